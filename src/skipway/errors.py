@@ -1,0 +1,96 @@
+"""What skipway says when it refuses something: one line a problem, one exit code a kind.
+
+A message has four parts: what was found, where, what was expected, and what to type next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        found: What was found, with the value.
+        where: File, folder or option it was found in.
+        expected: What would have been right.
+        fix: What the user can type or do.
+        code: Stable short name such as `D117`, for scripts and for searching the docs.
+    """
+
+    found: str
+    where: str = ""
+    expected: str = ""
+    fix: str = ""
+    code: str = ""
+
+    def __str__(self) -> str:
+        """`masks/a.png: found …, expected …. Fix: …`."""
+        text = f"{self.where}: {self.found}" if self.where else self.found
+        if self.expected:
+            text += f", expected {self.expected}"
+        return f"{text}. Fix: {self.fix}" if self.fix else text
+
+
+class SkipwayError(Exception):
+    """Base of every error a user can cause; carries all problems found at once."""
+
+    exit_code = 1
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems: tuple[Problem, ...] = tuple(p if isinstance(p, Problem) else Problem(p) for p in problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The lines the command line prints, each starting with `skipway: error`."""
+        return [f"skipway: error{' ' + p.code if p.code else ''}: {p}" for p in self.problems]
+
+
+class UsageError(SkipwayError):
+    """The command or a call was put wrongly (exit 2)."""
+
+    exit_code = 2
+
+
+class DataError(SkipwayError):
+    """The user's files cannot be used as they are (exit 3)."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(SkipwayError):
+    """Disk, memory, permission or device (exit 4)."""
+
+    exit_code = 4
+
+
+class NumericalError(SkipwayError):
+    """Loss, gradient or weights stopped being finite (exit 5)."""
+
+    exit_code = 5
+
+
+class SecurityError(SkipwayError):
+    """A file that would be unsafe to trust (exit 6)."""
+
+    exit_code = 6
+
+
+class Interrupted(SkipwayError):
+    """Stopped on request with the state saved; the same command continues (exit 75)."""
+
+    exit_code = 75
+
+
+class TopologyError(ValueError):
+    """A topology that cannot be built or pruned as asked."""
+
+
+class ShapeError(ValueError):
+    """A size that a network cannot take."""
+
+
+class CheckpointError(DataError, ValueError):
+    """Weights that do not fit the model or the run they are loaded into (exit 3)."""
