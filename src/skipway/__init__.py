@@ -1,3 +1,28 @@
-"""skipway: the whole U-Net family on your own images."""
+"""skipway: the whole U-Net family on your own images.
+
+>>> import skipway
+>>> run = skipway.train("images", "masks", output="run")        # doctest: +SKIP
+>>> labels = skipway.load("run").predict(array)                 # doctest: +SKIP
+
+Nothing heavy is imported until one of these is called.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skipway.api import Predictor, Trained, load, train
+    from skipway.evaluation import Evaluation, evaluate
 
 __version__ = "0.1.0"
+__all__ = ["Evaluation", "Predictor", "Trained", "evaluate", "load", "train"]
+
+_HOMES = {"Evaluation": "evaluation", "evaluate": "evaluation"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module 'skipway' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"skipway.{_HOMES.get(name, 'api')}"), name)

@@ -1,0 +1,244 @@
+"""The verbs of `skipway`. Each reads its options, calls one function of `skipway.api`, prints what came of it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skipway.cli.console import Console, Event, JsonLines
+
+app = typer.Typer(
+    name="skipway",
+    help="Train and run the whole U-Net family on your own images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_all(context: typer.Context, value: bool) -> None:
+    """`--help-all`: the help with the options that `--help` leaves out."""
+    if value:
+        for parameter in context.command.params:
+            if hasattr(parameter, "hidden"):
+                parameter.hidden = False
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _version(value: bool) -> None:
+    if value:
+        from skipway import __version__
+
+        typer.echo(f"skipway {__version__}")
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", callback=_show_all, is_eager=True, help="Show every option and exit.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.  [default: CUDA if there is one]")
+]
+
+
+@app.callback()
+def skipway(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train and run the whole U-Net family on your own images."""
+
+
+@app.command()
+def train(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/."
+        ),
+    ],
+    masks: Annotated[
+        Path | None, typer.Argument(help="Folder of masks with the same names, or a multi-page TIFF.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Run folder; the same command again goes on in it.")
+    ] = Path("run"),
+    model: Annotated[str | None, typer.Option(help="A name of `skipway models`.  [default: unet]")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classes or objects.  [default: read from the masks]")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Wall-clock budget instead, such as 90s, 20m or 2h.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = None,
+    preset: Annotated[
+        str, typer.Option(help="default, or 2015 for the recipe of the first U-Net.")
+    ] = "default",
+    as_json: Json = False,
+    help_all: HelpAll = False,
+    loss: Annotated[
+        str | None, typer.Option(hidden=True, help="ce-dice, ce, weighted-ce-dice or weighted-ce.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(hidden=True, help="Features at the finest level.")] = None,
+    depth: Annotated[int | None, typer.Option(hidden=True, help="Levels of the encoder.")] = None,
+    batch: Annotated[int | None, typer.Option(hidden=True, help="Patches a step.")] = None,
+    patch: Annotated[int | None, typer.Option(hidden=True, help="Side of a training patch, pixels.")] = None,
+    optimiser: Annotated[str | None, typer.Option(hidden=True, help="adamw or sgd.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
+    ] = None,
+) -> None:
+    """Train a network on images and their masks, or go on where the same command stopped."""
+    from skipway import api
+    from skipway.plan import Request
+
+    request = Request(
+        preset=preset,
+        model=model,
+        width=width,
+        depth=depth,
+        loss=loss,
+        optimiser=optimiser,
+        learning_rate=learning_rate,
+        batch=batch,
+        patch=patch,
+        steps=steps,
+        seconds=None if time is None else api.seconds(time),
+        seed=seed,
+    )
+    trained = api.train_run(
+        images,
+        masks,
+        output,
+        request,
+        task=task,
+        val=val,
+        suffix=suffix,
+        device=device,
+        event=_events(as_json),
+    )
+    if not as_json:
+        typer.echo(trained.summary)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder that `skipway train` wrote.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of each class too.")
+    ] = False,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Write object ids (connected components).")
+    ] = False,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels; the result does not depend on it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    device: Device = None,
+    as_json: Json = False,
+    help_all: HelpAll = False,
+    outputs: Annotated[
+        str, typer.Option(hidden=True, help="last, or mean of all supervised outputs.")
+    ] = "last",
+) -> None:
+    """Predict masks for new images; needs nothing but the run folder."""
+    from skipway import api
+    from skipway.predict.files import FileOptions
+
+    options = FileOptions(
+        probabilities=probabilities, objects=objects, tile=tile, overwrite=overwrite, outputs=outputs
+    )
+    summary = api.load(run, device=device).predict_files(images, output, options, event=_events(as_json))
+    if not as_json:
+        typer.echo(str(summary))
+    if summary.failed:
+        raise summary.error
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help="Folder of predicted masks, or one file.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of true masks with the same names, or one file.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures as JSON; - for standard output.")
+    ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="classes, objects or em; may be repeated.  [default: read from the masks]"),
+    ] = None,
+    help_all: HelpAll = False,
+) -> None:
+    """Score predicted masks against true ones, and say by which convention."""
+    from skipway.evaluation import evaluate as evaluate_folders
+
+    found = evaluate_folders(pred, truth, kinds=None if not score else frozenset(score))
+    if str(json_file) == "-":
+        _print_json(found.to_json())
+        return
+    if json_file is not None:
+        from skipway.runs import write_json
+
+        write_json(json_file, found.to_json())
+    typer.echo(found.table())
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, help_all: HelpAll = False
+) -> None:
+    """List every network: parameters, operations, receptive field, source."""
+    from skipway.cli.models import cards, table
+
+    if as_json:
+        _print_json(cards())
+    else:
+        typer.echo(table())
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")
+    ] = Path("skipway-demo"),
+    seed: Annotated[int, typer.Option(help="Of the drawn cells and the training.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(hidden=True, help="Optimiser steps instead of the usual number.")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+    help_all: HelpAll = False,
+) -> None:
+    """Draw touching cells, train on them, predict a larger image, evaluate, and make a report. Needs no data."""
+    from skipway.demo import run_demo
+
+    text = run_demo(output, seed=seed, steps=steps, device=device, event=_events(as_json))
+    if not as_json:
+        typer.echo(text)
+
+
+def _events(as_json: bool) -> Any:
+    return JsonLines() if as_json else Console()
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    print()
+
+
+__all__ = ["Event", "app"]

@@ -1,0 +1,182 @@
+"""What all codecs share: the stored form of a file, and the checks that come before any decoding."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.errors import DataError, Problem, SkipwayError
+
+MAX_PIXELS = 100_000_000
+"""Pixels that may have to be decoded at once: a whole PNG or JPEG, one strip or tile of a TIFF."""
+
+MAX_CHANNELS = 1024
+
+Rows = tuple[int, int]
+Box = tuple[Rows, Rows]
+"""(top, bottom), (left, right) in stored orientation, end exclusive."""
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+)
+_REFUSED_SIGNATURES = (
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"%PDF", "PDF"),
+    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a codec found in a file, before any policy.
+
+    Attributes:
+        format: "PNG", "TIFF" or "JPEG".
+        pages: Images in the file.
+        channels: Samples a pixel, alpha included.
+        size: (rows, columns) as stored, before orientation.
+        dtype: Native byte order.
+        colour: "grey", "RGB", "palette" or "N-channel".
+        bits: Bits a sample in the file.
+        decode: `decode(page, box)` gives (channels, h, w).
+        close: Frees file and cache.
+        alpha: Channel of the opacity.
+        orientation: EXIF code 1…8.
+        palette: (N, 3) colours of a palette file.
+        level: Factor by which the decoder spread grey values of 2 or 4 bits.
+        notes: What a user should hear.
+    """
+
+    format: str
+    pages: int
+    channels: int
+    size: tuple[int, int]
+    dtype: np.dtype[Any]
+    colour: str
+    bits: int
+    decode: Callable[[int, Box], NDArray[Any]]
+    close: Callable[[], None]
+    alpha: int | None = None
+    orientation: int = 1
+    palette: NDArray[Any] | None = None
+    level: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def shown(path: os.PathLike[str] | str) -> str:
+    """A path as one printable line, whatever bytes its name holds.
+
+    >>> shown("a\\nb.png")
+    'a\\\\nb.png'
+    """
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def refused(path: Path, found: str, expected: str, fix: str, code: str) -> DataError:
+    """The error for one file."""
+    return DataError(Problem(found, shown(path), expected, fix, code))
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turns whatever a decoder raises on damaged bytes into one `DataError`."""
+    try:
+        yield
+    except (SkipwayError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # decoders raise anything at all on damaged bytes: TypeError, ZeroDivisionError, …
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise refused(
+            path,
+            f"damaged or truncated: {reason}",
+            "a complete PNG, TIFF or JPEG file",
+            "copy or export the file again, or remove it",
+            "F01",
+        ) from error
+
+
+def identify(path: Path) -> str:
+    """Format of a file from its first bytes: "PNG", "TIFF" or "JPEG".
+
+    Raises:
+        DataError: not a regular file, empty, unreadable, or another format.
+    """
+    whole = "a complete PNG, TIFF or JPEG file"
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+            raise refused(path, "not a regular file", whole, "remove it from the folder", "A24")
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        reason = "a broken link" if path.is_symlink() else (error.strerror or "cannot be opened").lower()
+        raise refused(path, reason, whole, "check the path and its permissions", "F17") from error
+    if not head:
+        raise refused(
+            path, "empty file of 0 bytes", whole, "copy or export the file again, or remove it", "F01"
+        )
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    raise refused(path, f"content looks like {_guess(head)}", whole, "export it as PNG or TIFF", "A15")
+
+
+def _guess(head: bytes) -> str:
+    for signature, name in _REFUSED_SIGNATURES:
+        if head.startswith(signature):
+            return name
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head")):
+        return "HTML, a web page saved under an image's name"
+    if text.startswith((b"{", b"[")):
+        return "JSON"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if not any(head):
+        return "nothing but zero bytes"
+    return "no image format known here"
+
+
+def within_budget(path: Path, size: tuple[int, int], channels: int, max_pixels: int, what: str) -> None:
+    """Refuses a size that a header claims before memory is taken for it."""
+    if channels > MAX_CHANNELS:
+        raise refused(
+            path, f"{channels} channels", f"at most {MAX_CHANNELS}", "export the channels you need", "F07"
+        )
+    height, width = size
+    if height < 1 or width < 1:
+        raise refused(
+            path, f"a size of {height} × {width}", "at least one pixel", "export the file again", "F08"
+        )
+    if height * width * max(1, channels // 4) > max_pixels:
+        raise refused(
+            path,
+            f"{what} of {height} × {width} pixels that must be decoded at once",
+            f"at most {max_pixels // 1_000_000} million pixels",
+            "save it as a tiled TIFF, which is read piece by piece",
+            "F08",
+        )
+
+
+def file_bytes(path: Path) -> bytes:
+    """The whole file."""
+    with decoding(path):
+        return path.read_bytes()

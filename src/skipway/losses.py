@@ -1,0 +1,119 @@
+"""Losses: pure functions of logits and labels.
+
+Logits have shape (B, K, *S), targets (B, *S) with class indices and `IGNORE` where nothing is known,
+weights (B, *S). Every reduction is ours, because the mean of a library's 2-D cross-entropy is not
+deterministic on a GPU while the same loss without reduction is.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Weighted cross-entropy of a pixel-wise softmax.
+
+    E = − Σ_x w(x) · log p_{l(x)}(x) / Σ_x w(x), over the pixels that are not ignored.
+
+    The paper prints the sum without the minus and without the division; dividing keeps the learning rate
+    independent of the number of cells.
+
+    Args:
+        logits: (B, K, *S).
+        target: (B, *S), class indices, `IGNORE` where nothing is known.
+        weights: (B, *S), w(x) of `weight_maps`; 1 where absent.
+
+    Returns:
+        A scalar; 0 with zero gradient when every pixel is ignored.
+
+    Source: Ronneberger et al. 2015, eq. 1.
+
+    >>> two = torch.tensor([[[0.0], [0.0]]])
+    >>> round(cross_entropy(two, torch.tensor([[1]])).item(), 4)
+    0.6931
+    """
+    known = target != IGNORE
+    per_pixel = F.cross_entropy(logits, target.masked_fill(~known, 0), reduction="none")
+    w = known.to(per_pixel.dtype) if weights is None else weights * known
+    return (per_pixel * w).sum() / w.sum().clamp_min(torch.finfo(per_pixel.dtype).tiny)
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """One minus the soft Dice coefficient, mean over the classes other than background.
+
+    D_k = (2 Σ p_k y_k + s) / (Σ p_k + Σ y_k + s), sums over the whole batch, so that an image without
+    class k does not pull the loss about.
+
+    Args:
+        logits: (B, K, *S), K ≥ 2.
+        target: (B, *S), class indices, `IGNORE` where nothing is known.
+        smooth: s; 1 as in the UNet++ code.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Source: Milletari et al. 2016 (Dice), with the plain denominator of the UNet++ code.
+    """
+    known = (target != IGNORE).unsqueeze(1)
+    probabilities = logits.softmax(1) * known
+    truth = _one_hot(target, logits.shape[1], probabilities.dtype) * known
+    return 1 - soft_dice(probabilities[:, 1:], truth[:, 1:], smooth=smooth).mean()
+
+
+def soft_dice(probabilities: Tensor, truth: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """Soft Dice per class over batch and space, shape (K,).
+
+    >>> y, p = torch.tensor([[[1.0, 0, 1, 0]]]), torch.tensor([[[0.8, 0.3, 0.6, 0.1]]])
+    >>> round(soft_dice(p, y).item(), 6)
+    0.791667
+    """
+    axes = [axis for axis in range(probabilities.ndim) if axis != 1]
+    both = (probabilities * truth).sum(axes)
+    return (2 * both + smooth) / (probabilities.sum(axes) + truth.sum(axes) + smooth)
+
+
+def cross_entropy_dice(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy plus soft Dice, the default: the first gives clean gradients, the second bears imbalance.
+
+    Weights act on the cross-entropy.
+    """
+    return cross_entropy(logits, target, weights) + soft_dice_loss(logits, target)
+
+
+def supervised(loss: Loss, outputs: tuple[Tensor, ...], target: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of `loss` over the supervised outputs; all equal, as in UNet++ (eta_i = 1).
+
+    An output smaller than the target (valid convolutions) is compared with the target's centre.
+    """
+    total = outputs[0].new_zeros(())
+    for logits in outputs:
+        size = tuple(logits.shape[2:])
+        total = total + loss(
+            logits.float(), centre(target, size), None if weights is None else centre(weights, size)
+        )
+    return total / len(outputs)
+
+
+def centre(array: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The middle of the last axes, `size` pixels long."""
+    for axis, side in zip(range(array.ndim - len(size), array.ndim), size, strict=True):
+        array = array.narrow(axis, (array.shape[axis] - side) // 2, side)
+    return array
+
+
+def _one_hot(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    shape = (target.shape[0], classes, *target.shape[1:])
+    index = target.masked_fill(target == IGNORE, 0).unsqueeze(1)
+    return torch.zeros(shape, dtype=dtype, device=target.device).scatter_(1, index, 1.0)
+
+
+LOSSES: Mapping[str, Loss] = {
+    "ce-dice": cross_entropy_dice,
+    "ce": cross_entropy,
+}

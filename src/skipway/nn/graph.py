@@ -1,0 +1,180 @@
+"""The executor: runs any topology over any encoder and knows no architecture by name."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from skipway.errors import ShapeError, TopologyError
+from skipway.nn.blocks import tile_exact
+from skipway.nn.encoders import Encoder
+from skipway.nn.heads import Head
+from skipway.nn.nodes import MergeNode, Read
+from skipway.shapes import IMAGE, Grid, Path, advance, align, measure
+from skipway.topology import Node, Topology
+
+MakeNode = Callable[[Node, Sequence[Read]], MergeNode]
+"""From a decoder node and what it reads to its module."""
+MakeHead = Callable[[Node, int, tuple[int, ...]], Head]
+"""From an output node, its width and its stride per axis to its head."""
+
+Edge = tuple[str, Path]
+
+
+class SkipGraph(nn.Module):
+    """A network of the U-Net family.
+
+    Args:
+        topology: What the decoder nodes read and which nodes carry a head.
+        encoder: Maps of column 0.
+        make_node: Builds the module of a decoder node.
+        make_head: Builds the head of an output node.
+        name: Name for messages.
+
+    Attributes:
+        topology: As given, without what its outputs do not need.
+        geometry: Legal sizes, margin, halo, receptive field.
+        classes: Channels of each output.
+        in_channels: Channels of the image.
+        ndim: Number of spatial axes.
+
+    Raises:
+        TopologyError: The topology needs more levels than the encoder has.
+        ShapeError: The maps that a node reads cannot be brought to one size.
+    """
+
+    def __init__(
+        self, topology: Topology, encoder: Encoder, make_node: MakeNode, make_head: MakeHead, *, name: str
+    ) -> None:
+        super().__init__()
+        if topology.depth > len(encoder.widths):
+            raise TopologyError(
+                f"{name} needs {topology.depth} levels; the encoder has {len(encoder.widths)}"
+            )
+        self.name = name
+        self.topology = topology.pruned(*topology.outputs)
+        self.encoder = encoder.truncated(self.topology.depth)
+        self.in_channels = encoder.in_channels
+        self.ndim = len(encoder.strides[0])
+        self.nodes = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        self._plan = _plan(self.topology, len(self.encoder.widths))
+        edges = self._build(make_node, make_head)
+        self.classes = next(iter(self.heads.values())).classes
+        self._outputs = tuple(node.key for node in self.topology.outputs)
+        self.geometry = measure(
+            name,
+            edges,
+            {key: f"heads.{key}" for key in self._outputs},
+            self._levels,
+            self.ndim,
+            tile_exact=tile_exact(self),
+        )
+
+    def _build(self, make_node: MakeNode, make_head: MakeHead) -> dict[str, tuple[Edge, ...]]:
+        """Make nodes and heads in running order; give all edges for the geometry."""
+        strides, widths = self.encoder.strides, self.encoder.widths
+        grids: dict[str, tuple[Grid, ...]] = {IMAGE: (Grid(),) * self.ndim}
+        edges: dict[str, tuple[Edge, ...]] = {}
+        self._levels = tuple(Node(level, 0).key for level in range(len(widths)))
+        for key, above, path in zip(self._levels, (IMAGE, *self._levels), self.encoder.paths, strict=False):
+            edges[key] = ((above, path),)
+            grids[key] = advance(grids[above], path)
+        width = dict(zip(self._levels, widths, strict=True))
+        for node, _ in self.topology.schedule():
+            stride = [Fraction(s) for s in strides[node.level]]
+            sources = self.topology.reads[node]
+            crops = align(node.key, {s.key: grids[s.key] for s in sources}, stride)
+            reads = [
+                Read(
+                    s.key,
+                    width[s.key],
+                    tuple(Fraction(a) / b for a, b in zip(strides[s.level], stride, strict=True)),
+                    crops[s.key],
+                )
+                for s in sources
+            ]
+            made = make_node(node, reads)
+            self.nodes[node.key] = made
+            edges[node.key] = tuple((read.key, path) for read, path in zip(reads, made.paths, strict=True))
+            grids[node.key] = advance(grids[reads[0].key], made.paths[0])
+            width[node.key] = made.width
+        for node in self.topology.outputs:
+            head = make_head(node, width[node.key], strides[node.level])
+            self.heads[node.key] = head
+            edges[f"heads.{node.key}"] = ((node.key, head.path),)
+        return edges
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every output of the topology, in its order, the last one to be trusted most.
+
+        Args:
+            x: Images (B, in_channels, *S) with S legal by `geometry`.
+
+        Returns:
+            One (B, classes, *S − 2 margin) per output.
+
+        Raises:
+            ShapeError: S is not legal, or the channels differ.
+        """
+        if not torch.compiler.is_compiling():  # a check would fix the sizes of an exported graph
+            self._check(x)
+        live = dict(zip(self._levels, self.encoder(x), strict=True))  # hold no other reference to a map
+        logits: dict[str, Tensor] = {}
+        for key, sources, spent in self._plan:
+            if sources:
+                live[key] = self.nodes[key]([live.pop(s) if s in spent else live[s] for s in sources])
+            if key in self.heads:
+                logits[key] = self.heads[key](live[key])
+            if key in spent:
+                del live[key]
+        return tuple(logits[key] for key in self._outputs)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != self.ndim + 2 or x.shape[1] != self.in_channels:
+            wanted = f"(batch, {self.in_channels}, {'z, ' if self.ndim == 3 else ''}y, x)"
+            raise ShapeError(f"{self.name} takes images of shape {wanted}, not {tuple(x.shape)}")
+        self.geometry.check(x.shape[2:])
+
+    def pruned(self, level: int) -> "SkipGraph":
+        """The network that computes only the output in column `level` (L1, L2, … of UNet++).
+
+        It shares its weights with this one, drops every node and encoder level that output does not need, and
+        keeps the names of the rest. Its output equals this network's to the bit.
+
+        Raises:
+            TopologyError: No output stands in that column.
+        """
+        found = [node for node in self.topology.outputs if node.column == level]
+        if not found:
+            there = ", ".join(str(node.column) for node in self.topology.outputs)
+            raise TopologyError(
+                f"{self.name} has no output L{level}; it has {there}. Build it supervised for more"
+            )
+        pruned = SkipGraph(
+            self.topology.pruned(*found),
+            self.encoder,
+            lambda node, _: self.nodes[node.key],  # type: ignore[arg-type,return-value]
+            lambda node, *_: self.heads[node.key],  # type: ignore[arg-type, return-value]
+            name=self.name,
+        )
+        return pruned.train(self.training)
+
+
+def _plan(topology: Topology, depth: int) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:
+    """(node, its reads, maps to let go) in running order, as ready strings: the loop formats nothing."""
+    steps = topology.schedule()
+    read = {source for sources in topology.reads.values() for source in sources}
+    entries = [
+        (node.key, (), frozenset() if node in read else frozenset({node.key}))
+        for node in (Node(level, 0) for level in range(depth))
+        if node in topology.outputs or node not in read
+    ]
+    return (
+        *entries,
+        *(
+            (n.key, tuple(s.key for s in topology.reads[n]), frozenset(s.key for s in spent))
+            for n, spent in steps
+        ),
+    )

@@ -1,0 +1,64 @@
+"""Read the size arithmetic of a module off the module itself, so that the two cannot disagree."""
+
+from typing import Any
+
+from torch import nn
+
+from skipway.shapes import Layer, Path, Spread, Window
+
+_WINDOWS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_POINTWISE = (
+    *(
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+        nn.BatchNorm3d,
+        nn.InstanceNorm1d,
+        nn.InstanceNorm2d,
+        nn.InstanceNorm3d,
+    ),
+    *(nn.GroupNorm, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Identity),
+)
+
+
+def path_of(module: nn.Module, ndim: int) -> Path:
+    """The layers of a module as steps of size arithmetic.
+
+    Norms count as pointwise; whether they look at the whole tile is `blocks.tile_exact`. A module of another
+    kind says its own path in an attribute `path`, or has none and is taken as pointwise when it has no
+    children.
+
+    Raises:
+        TypeError: The module's arithmetic is not known.
+    """
+    if isinstance(module, nn.Sequential):
+        return tuple(layer for child in module for layer in path_of(child, ndim))
+    if isinstance(module, _WINDOWS):
+        return (_window(module, ndim),)
+    if isinstance(module, _TRANSPOSED) and module.kernel_size == module.stride and not any(module.padding):
+        return (tuple(Spread(factor) for factor in module.stride),)
+    if isinstance(module, nn.Upsample):
+        factors = (int(f) for f in _per_axis(module.scale_factor, ndim))
+        return (tuple(Spread(factor, linear=module.mode != "nearest") for factor in factors),)
+    if isinstance(module, _POINTWISE):
+        return ()
+    path: Path | None = getattr(module, "path", None)
+    if path is None:
+        raise TypeError(
+            f"the size arithmetic of {type(module).__name__} is not known; give it an attribute `path`"
+        )
+    return path
+
+
+def _window(module: Any, ndim: int) -> Layer:
+    parts = zip(
+        _per_axis(module.kernel_size, ndim),
+        _per_axis(module.stride, ndim),
+        _per_axis(module.padding, ndim),
+        strict=True,
+    )
+    return tuple(Window(kernel, stride, padding) for kernel, stride, padding in parts)
+
+
+def _per_axis(value: Any, ndim: int) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * ndim

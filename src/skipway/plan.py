@@ -1,0 +1,243 @@
+"""From what the data is and what the user asked to every number of the training: one frozen, printable plan.
+
+Each rule is one line here, so that a plan can be read back to its reason. What the user names wins over
+every rule.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from skipway.data.fingerprint import Fingerprint
+from skipway.data.labels import LabelMap
+from skipway.errors import Problem, UsageError
+from skipway.models import BUILDERS, geometry_of
+from skipway.shapes import Geometry
+from skipway.weight_maps import balance
+
+PRESETS = ("default", "2015")
+LOSSES = ("ce-dice", "ce", "weighted-ce-dice", "weighted-ce")
+OPTIMISERS = ("adamw", "sgd")
+
+DEFAULT_STEPS = 2000
+"""Used when neither --steps nor --time is given."""
+
+MAX_PATCH = 256
+"""Side of a training patch: large enough for the context of five levels, small enough for several a batch."""
+
+TILE_2015 = 572
+"""Side of the one large tile of the 2015 paper."""
+
+CLIP = 5.0
+"""Largest gradient norm; only a run that is about to diverge meets it."""
+
+SMALL_OBJECT = 0.05
+"""Components smaller than this share of the median object's area are taken for noise."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user named; None leaves the choice to the rules."""
+
+    preset: str = "default"
+    model: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    loss: str | None = None
+    optimiser: str | None = None
+    learning_rate: float | None = None
+    batch: int | None = None
+    patch: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(f"found {value}", flag, "a number above 0")
+            for flag, value in (
+                ("--steps", self.steps),
+                ("--time", self.seconds),
+                ("--batch", self.batch),
+                ("--patch", self.patch),
+                ("--width", self.width),
+                ("--lr", self.learning_rate),
+            )
+            if value is not None and not (value > 0 and math.isfinite(value))
+        ]
+        if self.depth is not None and not 2 <= self.depth <= 7:
+            problems.append(Problem(f"found {self.depth}", "--depth", "2 to 7 levels"))
+        for flag, value, names in (
+            ("--preset", self.preset, PRESETS),
+            ("--model", self.model, tuple(BUILDERS)),
+            ("--loss", self.loss, LOSSES),
+            ("--optimiser", self.optimiser, OPTIMISERS),
+        ):
+            if value is not None and value not in names:
+                problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
+        if self.steps is not None and self.seconds is not None:
+            problems.append(Problem("both --steps and --time are given", "train", "one of them"))
+        if self.seed < 0:
+            problems.append(Problem(f"found {self.seed}", "--seed", "0 or above"))
+        if problems:
+            raise UsageError(*problems)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every number of one training.
+
+    Attributes:
+        model: Name of the builder in `skipway.models`.
+        config: Its keyword arguments.
+        loss: One of `LOSSES`.
+        patch: Input side of a training patch per axis, pixels.
+        batch: Patches a step.
+        steps: Optimiser steps; None until they are measured from `seconds`.
+        seconds: Wall-clock budget of the whole command; None where steps rule.
+        optimiser: "adamw" or "sgd".
+        learning_rate: Its highest value, after the warm-up.
+        momentum: Of sgd.
+        weight_decay: Decoupled for adamw.
+        warmup: Steps of linear warm-up; a cosine to zero follows and ends with `steps`.
+        clip: Largest gradient norm.
+        ema: Decay of the averaged weights that are saved for prediction.
+        precision: "fp32" or "bf16" for the training step; prediction is fp32.
+        foreground_share: Share of patches centred on a pixel other than background.
+        class_weights: w_c of each class, mean 1 over the training pixels.
+        min_area: Objects smaller than this many pixels are not written.
+        augmentation: Ranges that differ from the defaults of `skipway.data.augment.Augmentation`.
+        seed: Of everything random.
+    """
+
+    model: str
+    config: Mapping[str, Any]
+    loss: str
+    patch: tuple[int, ...]
+    batch: int
+    steps: int | None
+    seconds: float | None
+    optimiser: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    warmup: int
+    clip: float
+    ema: float
+    precision: str
+    foreground_share: float
+    class_weights: tuple[float, ...]
+    min_area: int
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the loss uses the 2015 weight map."""
+        return self.loss.startswith("weighted-")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for plan.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Plan":
+        """A plan out of plan.json.
+
+        Raises:
+            UsageError: a key is unknown or missing.
+        """
+        try:
+            plan = cls(**value)
+        except TypeError as error:
+            raise UsageError(
+                Problem(f"plan does not fit this version ({error})", "plan.json", fix="train again")
+            ) from error
+        return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights))
+
+
+def make_plan(
+    request: Request, data: Fingerprint, labels: LabelMap, *, on_cpu: bool, fast_bf16: bool
+) -> Plan:
+    """Choose every number that the user did not name.
+
+    Args:
+        request: What the user named.
+        data: What the training images look like.
+        labels: Their classes.
+        on_cpu: Whether the training runs on a CPU (narrow nets, small batches).
+        fast_bf16: Whether the device computes bfloat16 natively.
+    """
+    published = request.preset == "2015"
+    model = request.model or ("unet_2015" if published else "unet")
+    depth = request.depth or 5
+    width = request.width or (64 if published or not on_cpu else 16)
+    config: dict[str, Any] = {
+        "in_channels": data.channels,
+        "classes": len(labels.values),
+        "width": width,
+        "depth": depth,
+    }
+    loss = request.loss or (
+        "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
+    )
+    patch = _patch(request, data, geometry_of(model, config), published=published)
+    steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
+    optimiser = request.optimiser or ("sgd" if published else "adamw")
+    return Plan(
+        model=model,
+        config=config,
+        loss=loss,
+        patch=patch,
+        batch=request.batch or (1 if published else _batch(patch, on_cpu=on_cpu)),
+        steps=steps,
+        seconds=request.seconds,
+        optimiser=optimiser,
+        learning_rate=request.learning_rate
+        or (1e-3 if optimiser == "adamw" else 1e-3 if published else 1e-2),
+        momentum=0.99 if published else 0.9,
+        weight_decay=1e-2 if optimiser == "adamw" else 0.0,
+        warmup=100 if steps is None else min(100, max(1, steps // 10)),
+        clip=CLIP,
+        ema=0.998,
+        precision="bf16" if fast_bf16 else "fp32",
+        foreground_share=0.0 if published else 0.33,
+        class_weights=_class_weights(loss, data),
+        min_area=_min_area(data, labels),
+        seed=request.seed,
+    )
+
+
+def _patch(request: Request, data: Fingerprint, geometry: Geometry, *, published: bool) -> tuple[int, ...]:
+    """Input side per axis: the image as far as memory goes, rounded up to what the network takes.
+
+    A valid net gets its margin on top, since it decides only the centre.
+    """
+    if request.patch:
+        wanted = [request.patch] * geometry.ndim
+    else:
+        limit = TILE_2015 if published else MAX_PATCH
+        sides = [side + 2 * margin for side, margin in zip(data.median_size, geometry.margin, strict=True)]
+        floor = [2 * margin + stride for margin, stride in zip(geometry.margin, geometry.stride, strict=True)]
+        wanted = [max(min(side, limit), least) for side, least in zip(sides, floor, strict=True)]
+    return geometry.next_legal(wanted)
+
+
+def _batch(patch: tuple[int, ...], *, on_cpu: bool) -> int:
+    """As many patches as four (CPU) or sixteen (GPU) of the largest size hold pixels, from 2 to 32."""
+    room = (4 if on_cpu else 16) * MAX_PATCH**2
+    return min(32, max(2, room // math.prod(patch)))
+
+
+def _class_weights(loss: str, data: Fingerprint) -> tuple[float, ...]:
+    """w_c of the 2015 loss; 1 where Dice balances the classes already."""
+    if loss == "weighted-ce":
+        return tuple(float(w) for w in balance(data.class_shares))
+    return (1.0,) * len(data.class_shares)
+
+
+def _min_area(data: Fingerprint, labels: LabelMap) -> int:
+    if labels.task != "objects" or not data.median_diameter:
+        return 0
+    return int(SMALL_OBJECT * math.pi / 4 * data.median_diameter**2)

@@ -1,0 +1,172 @@
+"""Predicts files into files: one bad file does not stop the others, and nothing that exists is lost."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.data.layouts import find_images
+from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
+from skipway.images import ImageFile, open_image, output_name, write_labels, write_probabilities
+from skipway.predict.certificate import Certificate
+from skipway.predict.logits import Outputs
+from skipway.predict.predictor import Predictor
+from skipway.tasks.objects import to_objects
+
+Event = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How to predict files.
+
+    Attributes:
+        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W), beside each mask.
+        objects: Write object ids even where the run learned classes.
+        tile: Side of a tile in pixels.
+        overwrite: Replace files that exist.
+        outputs: Which supervised outputs: "last" or "mean".
+    """
+
+    probabilities: bool = False
+    objects: bool = False
+    tile: int | None = None
+    overwrite: bool = False
+    outputs: Outputs = "last"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a folder.
+
+    Attributes:
+        written: The masks, in the order of the images.
+        failed: What was wrong with each image that has none.
+        certificate: That of the image with the largest difference; None when nothing was predicted.
+    """
+
+    written: tuple[Path, ...]
+    failed: tuple[SkipwayError, ...]
+    certificate: Certificate | None
+
+    @property
+    def error(self) -> SkipwayError:
+        """All problems in one error, of the kind of the first."""
+        problems = [problem for error in self.failed for problem in error.problems]
+        return type(self.failed[0])(*problems)
+
+    def __str__(self) -> str:
+        total = len(self.written) + len(self.failed)
+        lines = [f"{len(self.written)} of {total} images predicted"]
+        if self.certificate is not None:
+            lines.append(str(self.certificate))
+        return "\n".join(lines)
+
+
+def predict_files(
+    predictor: Predictor, images: Path, output: Path, options: FileOptions, event: Event
+) -> Summary:
+    """Predict every image of a folder.
+
+    Args:
+        predictor: A loaded run.
+        images: Folder, searched deeply, or one file.
+        output: Folder for the masks; made where it is missing. Names and sub-folders are those of the images.
+        options: See there.
+        event: Told of every file.
+
+    Raises:
+        UsageError: the output lies in the input, or holds a file that would be replaced.
+        DataError: there is no image.
+        EnvironmentFault: the folder cannot be written.
+    """
+    jobs = _jobs(images, output, options)
+    written, failed, worst = [], [], None
+    for done, (source, target) in enumerate(jobs, start=1):
+        try:
+            certificate = _predict_file(predictor, source, target, options)
+        except (DataError, NumericalError) as error:
+            failed.append(error if _names(error, source) else type(error)(Problem(str(error), str(source))))
+            event({"event": "warning", "text": str(failed[-1])})
+            continue
+        written.append(target)
+        worst = max(
+            (c for c in (worst, certificate) if c is not None), key=lambda c: (c.tiles > 1, c.max_difference)
+        )
+        event({"event": "file", "name": source.name, "written": str(target), "done": done, "of": len(jobs)})
+    return Summary(tuple(written), tuple(failed), worst)
+
+
+def _names(error: SkipwayError, source: Path) -> bool:
+    return all(str(source) in problem.where for problem in error.problems)
+
+
+def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, Path]]:
+    """Every image with the file its mask goes to."""
+    found = find_images(images)
+    root = images if images.is_dir() else images.parent
+    if output.resolve().is_relative_to(root.resolve()) and images.is_dir():
+        raise UsageError(
+            Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o")
+        )
+    jobs, taken = [], set()
+    for _, path in found:
+        target = output / path.relative_to(root).with_name(output_name(path))
+        if target in taken:  # a.png and a.jpg: both are written, the second under its whole name
+            target = target.with_name(path.name + target.suffix)
+        taken.add(target)
+        jobs.append((path, target))
+    there = [target for _, target in jobs if target.exists()]
+    if there and not options.overwrite:
+        found_text = f"{len(there)} of {len(jobs)} masks exist already, the first {there[0].name}"
+        raise UsageError(Problem(found_text, str(output), fix="--overwrite, or another folder with -o"))
+    try:
+        for _, target in jobs:
+            target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", str(output))) from error
+    return jobs
+
+
+def _predict_file(predictor: Predictor, source: Path, target: Path, options: FileOptions) -> Certificate:
+    with open_image(source) as image:
+        decoded = []
+        probabilities: list[NDArray[np.float32]] = []
+        certificates = []
+        for page in range(image.pages):
+            maps = _empty_probabilities(predictor, image) if options.probabilities else None
+            found = predictor.predict_page(
+                image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(maps)
+            )
+            labels = predictor.task.decode(found.labels)
+            if options.objects and predictor.task.labels.task != "objects":
+                labels = to_objects(found.labels > 0)
+            decoded.append(labels)
+            certificates.append(found.certificate)
+            if maps is not None:
+                probabilities.append(maps)
+    palette = None if options.objects else predictor.task.labels.palette
+    write_labels(target, np.stack(decoded) if len(decoded) > 1 else decoded[0], palette=palette)
+    if probabilities:
+        whole = np.stack(probabilities) if len(probabilities) > 1 else probabilities[0]
+        write_probabilities(target.with_name(f"{target.stem}_probabilities.tif"), whole)
+    return max(certificates, key=lambda c: c.max_difference)
+
+
+def _empty_probabilities(predictor: Predictor, image: ImageFile) -> NDArray[np.float32]:
+    return np.empty((predictor.task.outputs, *image.size), np.float32)
+
+
+def _into(
+    maps: NDArray[np.float32] | None,
+) -> Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None:
+    if maps is None:
+        return None
+
+    def write(region: tuple[slice, ...], values: NDArray[np.float32]) -> None:
+        maps[:, *region] = values
+
+    return write

@@ -1,0 +1,85 @@
+"""From logits to what is kept: one set of logits, a class map, probabilities."""
+
+from collections.abc import Sequence
+from math import log
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Outputs = Literal["last", "mean"]
+
+
+def combine(outputs: Sequence[Tensor], how: Outputs = "last") -> Tensor:
+    """One set of logits out of the supervised outputs of a network.
+
+    "last" takes the last output. "mean" averages *probabilities*, p = (1/n) Σ softmax(z_i), and returns
+    logits of that
+    mean: log p, or log p - log(1 - p) for a single channel. Averaging logits would be another, sharper, rule.
+
+    Args:
+        outputs: Logits of shape (B, K, *S); larger ones (valid convolutions) are cropped to the last one's
+            centre.
+        how: "last" or "mean".
+
+    Returns:
+        Logits of shape (B, K, *S).
+
+    Raises:
+        ValueError: `how` is neither of the two.
+
+    Source: Zhou et al. 2019, UNet++, section III-C: accurate mode is the mean of all outputs, fast mode
+        takes one.
+    """
+    if how == "last":
+        return outputs[-1]
+    if how != "mean":
+        raise ValueError(f"outputs are combined by 'last' or 'mean', not {how!r}")
+    logits = torch.stack([_centre(output, outputs[-1].shape[2:]) for output in outputs])
+    if logits.shape[2] == 1:
+        inside, outside = F.logsigmoid(logits), F.logsigmoid(-logits)
+        return torch.logsumexp(inside, 0) - torch.logsumexp(outside, 0)
+    return torch.logsumexp(F.log_softmax(logits, 2), 0) - log(len(outputs))
+
+
+def class_map(logits: Tensor) -> Tensor:
+    """Class of each pixel as uint8: the first of the largest logits, as argmax; for one channel, logit > 0.
+
+    A running compare, channel by channel: `torch.argmax` over a leading axis walks memory across the
+    channels and makes int64, which costs about a hundred times as much for two classes (pytorch#140000).
+
+    Args:
+        logits: Shape (K, *S), K ≤ 256, finite.
+
+    Returns:
+        Tensor of shape (*S), uint8.
+
+    Raises:
+        ValueError: More classes than uint8 can name.
+
+    >>> class_map(torch.tensor([[3.0, 1.0, 0.0], [3.0, 2.0, 0.0], [1.0, 2.0, 5.0]])).tolist()
+    [0, 1, 2]
+    """
+    if len(logits) > 256:
+        raise ValueError(f"a class map of 8 bits holds 256 classes at most, found {len(logits)}")
+    if len(logits) == 1:
+        return (logits[0] > 0).view(torch.uint8)
+    classes = (logits[1] > logits[0]).view(torch.uint8)
+    best = torch.maximum(logits[0], logits[1])
+    for k in range(2, len(logits)):
+        # k exceeds every class so far, so the maximum puts it where it won and leaves the rest.
+        torch.maximum(classes, (logits[k] > best).view(torch.uint8).mul_(k), out=classes)
+        torch.maximum(best, logits[k], out=best)
+    return classes
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the channels, sigmoid for a single one. Shape (K, *S) in and out."""
+    return torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, 0)
+
+
+def _centre(output: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of (B, K, *S), as large as `size`."""
+    first = [(have - want) // 2 for have, want in zip(output.shape[2:], size, strict=True)]
+    return output[:, :, *(slice(f, f + want) for f, want in zip(first, size, strict=True))]

@@ -1,0 +1,118 @@
+"""A run folder, ready to predict: network, normalisation and the user's label values in one object."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skipway.data.fingerprint import Normalisation
+from skipway.data.labels import LabelMap
+from skipway.devices import resolve_device
+from skipway.errors import DataError, Problem
+from skipway.nn.graph import SkipGraph
+from skipway.plan import Plan
+from skipway.predict.stream import Prediction, predict_array, predict_page
+from skipway.images import ImageFile
+from skipway.predict.logits import Outputs
+from skipway.runs import Run
+from skipway.tasks import Task, make_task
+from skipway.weights import load_model
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What `skipway.load` returns.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        task: Decodes its class maps.
+        normalisation: How pixels become what the network sees.
+        device: Where it runs.
+        name: Where it came from, for messages.
+    """
+
+    model: SkipGraph
+    task: Task
+    normalisation: Normalisation
+    device: torch.device
+    name: str
+
+    @classmethod
+    def load(cls, path: Path | str, device: str | None = None) -> "Predictor":
+        """Read a run folder.
+
+        Raises:
+            UsageError: not a run folder.
+            CheckpointError: something in it is damaged.
+            SecurityError: its weights are not safetensors.
+            EnvironmentFault: no such device.
+        """
+        run = Run.open(Path(path))
+        where = resolve_device(device)
+        plan = Plan.from_json(run.read("plan"))
+        labels = LabelMap.from_json(run.read("labels"))
+        task = make_task(labels, plan.class_weights, plan.min_area)
+        normalisation = Normalisation.from_json(run.read("normalisation"))
+        return cls(load_model(run, where), task, normalisation, where, str(path))
+
+    def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
+        """Masks of one image in memory.
+
+        Args:
+            array: (H, W), (H, W, C) or (C, H, W), in the value range of the training images.
+            tile: Side of a tile in pixels; the result does not depend on it.
+
+        Returns:
+            (H, W): the user's label values, or object ids where the run learned objects.
+
+        Raises:
+            DataError: the channels are not those of the training images.
+        """
+        image = channels_first(np.asarray(array), self.model.in_channels)
+        constants = self.normalisation.constants_of(image)
+        found = predict_array(self.model, image, constants, tile=tile, device=self.device)
+        return self.task.decode(found.labels)
+
+    def predict_page(
+        self,
+        image: ImageFile,
+        page: int = 0,
+        *,
+        tile: int | None = None,
+        outputs: Outputs = "last",
+        **options: Any,
+    ) -> Prediction:
+        """Class map of one page of a file; see `skipway.predict.stream.predict_page`.
+
+        Raises:
+            DataError: the channels are not those of the training images.
+        """
+        wanted = self.model.in_channels
+        if image.channels != wanted:
+            raise DataError(
+                Problem(
+                    f"{image.channels} channels", str(image.path), f"{wanted}, as {self.name} was trained on"
+                )
+            )
+        constants = self.normalisation.constants(image, page)
+        return predict_page(
+            self.model, image, constants, page=page, tile=tile, outputs=outputs, device=self.device, **options
+        )
+
+
+def channels_first(array: NDArray[Any], channels: int) -> NDArray[Any]:
+    """An image of shape (H, W), (H, W, C) or (C, H, W) as (C, H, W); where both fit, the last axis is C.
+
+    >>> channels_first(np.zeros((4, 5)), 1).shape, channels_first(np.zeros((4, 5, 3)), 3).shape
+    ((1, 4, 5), (3, 4, 5))
+    """
+    if array.ndim == 2 and channels == 1:
+        return array[None]
+    if array.ndim == 3 and array.shape[-1] == channels:
+        return np.moveaxis(array, -1, 0)
+    if array.ndim == 3 and array.shape[0] == channels:
+        return array
+    raise DataError(Problem(f"an array of shape {array.shape}", expected=f"(H, W) with {channels} channels"))

@@ -1,0 +1,258 @@
+"""Predicts an image of any size in tiles: read a window, normalise, run, keep the classes, forget the rest.
+
+Memory is that of one tile plus one byte a pixel for the labels. Tiles are exact (see `skipway.tiles`), so
+their size is a matter of memory and time, never of the result.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import DataError, NumericalError, Problem, UsageError
+from ..shapes import Geometry
+from ..tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
+from .certificate import Certificate, Witness
+from .logits import Outputs, class_map, combine, probabilities
+from .pixels import ArrayPixels, PagePixels, Pixels
+
+if TYPE_CHECKING:
+    from ..images import ImageFile
+
+Normaliser = tuple[NDArray[np.floating], NDArray[np.floating]]
+
+
+class Options(TypedDict, total=False):
+    """What may be said about a prediction; nothing of it changes the labels except `outputs`.
+
+    Attributes:
+        tile: Step between tiles, in pixels; rounded down to a multiple of the stride (`Prediction.tile`
+            says to what). Left out: `tiles.default_tile` with the model's width and 1 GiB.
+        outputs: "last" output of the model, or the "mean" of the probabilities of all of them.
+        device: Where to run; the model is moved there. Left out: where the model is.
+        labels: Array to write the classes into, uint8 of shape (*S), such as a memory map. Left out: a new
+            one.
+        on_probabilities: Called for each tile with the region decided and its probabilities (K, *region),
+            float32; K = 1 with sigmoid.
+        on_progress: Called after each tile with the number of tiles done and of all tiles.
+    """
+
+    tile: int | Sequence[int] | None
+    outputs: Outputs
+    device: torch.device | str | None
+    labels: NDArray[np.uint8] | None
+    on_probabilities: Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None
+    on_progress: Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came of one image.
+
+    Attributes:
+        labels: Class index of each pixel, shape (*S), uint8.
+        certificate: How far tiles changed the result.
+        tile: Step between tiles that was used.
+        tiles: Number of tiles.
+        redundancy: Pixels the network computed over pixels of the image.
+    """
+
+    labels: NDArray[np.uint8]
+    certificate: Certificate
+    tile: tuple[int, ...]
+    tiles: int
+    redundancy: float
+
+
+def predict_page(
+    model: nn.Module,
+    image: "ImageFile",
+    normalise: Normaliser | None = None,
+    *,
+    page: int = 0,
+    **options: Unpack[Options],
+) -> Prediction:
+    """Predict one page of an image file, reading only the window of the tile in hand.
+
+    Args:
+        model: Network; see `predict_pixels`.
+        image: The file.
+        normalise: (offset, scale) of the whole page; see `predict_pixels`.
+        page: Page of the file.
+        **options: Those of `Options`.
+    """
+    return predict_pixels(model, PagePixels(image, page), normalise, **options)
+
+
+def predict_array(
+    model: nn.Module,
+    array: NDArray[np.generic],
+    normalise: Normaliser | None = None,
+    **options: Unpack[Options],
+) -> Prediction:
+    """Predict an array or memory map of shape (C, *S); it is read, never written. See `predict_pixels`."""
+    return predict_pixels(model, ArrayPixels(array), normalise, **options)
+
+
+def predict_pixels(
+    model: nn.Module, pixels: Pixels, normalise: Normaliser | None = None, **options: Unpack[Options]
+) -> Prediction:
+    """Predict anything that has a shape (C, *S) and can be read in windows.
+
+    Args:
+        model: Network with a `geometry`, whose call gives logits (B, K, *S) or a tuple of them; run in
+            evaluation mode, its mode restored afterwards.
+        pixels: The image.
+        normalise: (offset, scale), each of shape (C,): the network sees (x - offset) / scale. They belong
+            to the whole image; computed per tile they would make seams. Left out: pixels as they are.
+        **options: Those of `Options`.
+
+    Returns:
+        Labels and certificate. The same labels to the last pixel whatever the tile, as far as rounding goes.
+
+    Raises:
+        UsageError: A tile, or an array for the labels, that does not fit.
+        DataError: An image whose axes or channels the model does not take.
+        NumericalError: Logits that are not finite.
+    """
+    run = _Run.of(model, pixels, normalise, options)
+    size, geometry = run.size, run.geometry
+    step = _step(run, options.get("tile"))
+    labels = _labels(options.get("labels"), size)
+    on_probabilities, on_progress = options.get("on_probabilities"), options.get("on_progress")
+    tiles = count_tiles(size, step, geometry)
+    witness = Witness(size, step, geometry, seed=run.constants)
+    with evaluating(model):
+        for done, tile in enumerate(plan_tiles(size, step, geometry), start=1):
+            logits = run.logits(tile)
+            labels[tile.write] = class_map(logits).cpu().numpy()
+            if on_probabilities:
+                on_probabilities(tile.write, probabilities(logits.float()).cpu().numpy())
+            if tiles > 1:
+                witness.see(tile, logits)
+            if on_progress:
+                on_progress(done, tiles)
+        certificate = _certify(run, witness, tiles)
+    return Prediction(labels, certificate, step, tiles, redundancy(size, step, geometry))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A model on an image: everything but the tile."""
+
+    model: nn.Module
+    pixels: Pixels
+    geometry: Geometry
+    offset: NDArray[np.floating]
+    scale: NDArray[np.floating]
+    outputs: Outputs
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, model: nn.Module, pixels: Pixels, normalise: Normaliser | None, options: Options) -> "_Run":
+        geometry, channels = model.geometry, pixels.shape[0]
+        _check_axes(model, pixels.shape, geometry)
+        if (device := options.get("device")) is not None:
+            model.to(device)
+        weight = next(model.parameters())
+        offset, scale = normalise if normalise is not None else (np.zeros(channels), np.ones(channels))
+        column = (channels, *(1,) * geometry.ndim)
+        # The constants in the network's own precision, so that a tile is not computed in another one.
+        exact = np.float64 if weight.dtype == torch.float64 else np.float32
+        return cls(
+            model,
+            pixels,
+            geometry,
+            np.asarray(offset, exact).reshape(column),
+            np.asarray(scale, exact).reshape(column),
+            options.get("outputs", "last"),
+            weight.device,
+            weight.dtype,
+        )
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def constants(self) -> tuple[object, ...]:
+        """The normalisation, which stands for the image's content."""
+        return (*self.offset.ravel().tolist(), *self.scale.ravel().tolist())
+
+    def logits(self, tile: Tile) -> Tensor:
+        """Logits of the pixels that the tile decides, shape (K, *write)."""
+        read = tile.take(self.pixels.read(tile.read)).astype(self.offset.dtype)
+        read -= self.offset
+        read /= self.scale
+        outputs = self.model(torch.from_numpy(read)[None].to(self.device, self.dtype))
+        logits = combine((outputs,) if isinstance(outputs, Tensor) else outputs, self.outputs)
+        logits = logits[0][:, *tile.crop]
+        # The sum is finite if all are, and costs one pass where isfinite().all() costs three.
+        if not bool(torch.isfinite(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))):
+            place = ", ".join(f"{w.start}:{w.stop}" for w in tile.write)
+            found = f"the network's output for region [{place}] is not finite"
+            raise NumericalError(Problem(found, expected="finite pixels and weights"))
+        return logits
+
+
+def _check_axes(model: nn.Module, shape: tuple[int, ...], geometry: Geometry) -> None:
+    if len(shape) != geometry.ndim + 1 or min(shape) < 1:
+        found = f"an image of shape {tuple(shape)}"
+        raise DataError(
+            Problem(found, expected=f"channels and {geometry.ndim} spatial axes, none of them empty")
+        )
+    wanted = getattr(model, "in_channels", shape[0])
+    if shape[0] != wanted:
+        raise DataError(
+            Problem(f"an image of {shape[0]} channels", expected=f"{wanted}, as the model was trained on")
+        )
+
+
+def _step(run: _Run, tile: int | Sequence[int] | None) -> tuple[int, ...]:
+    if tile is None:
+        return default_tile(run.geometry, pixel_bytes=_pixel_bytes(run.model))
+    try:
+        return round_tile(tile, run.geometry)
+    except ValueError as error:
+        raise UsageError(Problem(str(error), "tile")) from error
+
+
+def _pixel_bytes(model: nn.Module) -> int:
+    """Bytes a pixel takes at the peak of a pass: 20 maps as wide as the first layer, as measured."""
+    first = next(model.parameters())
+    return 20 * first.shape[0] * first.element_size()
+
+
+def _labels(given: NDArray[np.uint8] | None, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    if given is None:
+        return np.empty(size, np.uint8)
+    if given.shape != size or given.dtype != np.uint8:
+        found = f"an array of {given.dtype} {given.shape} for the labels"
+        raise UsageError(Problem(found, "labels", f"uint8 {size}"))
+    return given
+
+
+def _certify(run: _Run, witness: Witness, tiles: int) -> Certificate:
+    if tiles == 1:
+        whole = tuple(slice(0, side) for side in run.size)
+        return Certificate(whole, 0.0, 0, 0.0, tiles, run.geometry.tile_exact)
+    return witness.compare(run.logits(witness.tile), tiles, tile_exact=run.geometry.tile_exact)

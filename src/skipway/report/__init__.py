@@ -1,0 +1,1 @@
+"""The page and the pictures that show what a run learned and where it fails."""

@@ -1,0 +1,256 @@
+"""report.html: one file that needs no network, no script and no other file, and that a sceptic can read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runs import replacing
+from . import curves, pictures, scores
+
+CASE_SIDE = 448  # pixels of a case that are shown, at full resolution
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation image to look at.
+
+    Attributes:
+        name: Name of the pair.
+        image: Pixels (H, W) or (C, H, W), any real type.
+        truth: Class indices or object ids (H, W), 0 is background.
+        prediction: The same.
+        objects: Whether the labels are object ids.
+        ignore: Value in `truth` that does not count, or None.
+    """
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    objects: bool = False
+    ignore: int | None = None
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One class: the value in the user's masks, the index in the network, and a name."""
+
+    value: int
+    index: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Names of the pairs on either side, and the rule that divided them."""
+
+    train: Sequence[str]
+    val: Sequence[str]
+    rule: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A simple method on the same validation images.
+
+    Attributes:
+        name: Such as `Otsu threshold`.
+        evaluation: Its JSON of `evaluate`.
+        score: Its value of the score that the curve shows, or None.
+    """
+
+    name: str
+    evaluation: Mapping[str, Any]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """All that the page shows.
+
+    Attributes:
+        title: Name of the run.
+        facts: What was understood and done, as the command line printed it: label and text.
+        score_name: What `val_score` in metrics.csv is.
+        metrics_csv: File with the columns step, loss, lr, seconds, val_score, val_loss.
+        validation: JSON of `evaluate` on the validation images.
+        cases: Images to show, worst first; `scores.worst_first` names them.
+        plan: The plan, nested or flat.
+        labels: The label map; the entry with index 0 is background.
+        split: Who trained, who validated.
+        versions: Program and version.
+        command: What to type to repeat the run.
+        baseline: Simple method to compare with, or None.
+        warnings: What the reader must know before trusting a number.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    score_name: str
+    metrics_csv: Path
+    validation: Mapping[str, Any]
+    cases: Sequence[Case]
+    plan: Mapping[str, Any]
+    labels: Sequence[LabelRow]
+    split: SplitFacts
+    versions: Mapping[str, str]
+    command: str
+    baseline: Baseline | None = None
+    warnings: Sequence[str] = field(default=())
+
+
+def write_report(path: Path, report: ReportInput) -> Path:
+    """Write the page, atomically.
+
+    Args:
+        path: File to write, usually `report.html` in the run folder.
+        report: What to show.
+
+    Returns:
+        `path`.
+
+    Raises:
+        EnvironmentFault: The file cannot be written.
+    """
+    page = render(report)
+    with replacing(path) as file:
+        file.write(page.encode("utf-8"))
+    return path
+
+
+def render(report: ReportInput) -> str:
+    """The page as text. Every name in it is escaped; a policy in its head forbids scripts and the network."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    baseline = report.baseline.evaluation if report.baseline else None
+    background = next((str(label.value) for label in report.labels if label.index == 0), "0")
+    names = {str(label.value): label.name for label in report.labels}
+    objects = any(case.objects for case in report.cases)
+    return template.render(
+        report=report,
+        baseline_name=report.baseline.name if report.baseline else "",
+        n=report.validation.get("n", len(report.split.val)),
+        convention=_convention(report.validation.get("convention", "")),
+        figures=scores.headline(report.validation, baseline, background),
+        tables=scores.summary_tables(
+            report.validation, baseline, report.baseline.name if report.baseline else "", names
+        ),
+        image_table=scores.image_table(report.validation, background),
+        charts=_charts(report),
+        box=curves,
+        cases=[_shown(case) for case in report.cases],
+        legend=pictures.legend(objects),
+        swatch={}
+        if objects
+        else {label.index: pictures.label_colour(label.index) for label in report.labels},
+        plan=list(_flat(report.plan)),
+    )
+
+
+def _charts(report: ReportInput) -> list[curves.Chart]:
+    columns = curves.read_columns(report.metrics_csv)
+    score = columns.get("val_score", ())
+    lines = [curves.Line("validation", score)]
+    if score and report.baseline and report.baseline.score is not None:
+        level = ((0.0, report.baseline.score), (score[-1][0], report.baseline.score))
+        lines.append(curves.Line(report.baseline.name, level, "level"))
+    loss = [
+        curves.Line("training", columns.get("loss", ())),
+        curves.Line("validation", columns.get("val_loss", ()), "second"),
+    ]
+    found = (curves.draw_chart("Loss", loss), curves.draw_chart(report.score_name, lines, bounds=(0.0, 1.0)))
+    return [chart for chart in found if chart]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A case as the template needs it."""
+
+    name: str
+    note: str
+    panels: tuple[_Panel, ...]
+    size: tuple[int, int]
+    summary: str
+
+
+def _shown(case: Case) -> _Shown:
+    """The window with the most errors, at full resolution: shrinking would hide what there is to see."""
+    kind = pictures.errors(case.truth, case.prediction, objects=case.objects, ignore=case.ignore)
+    window = pictures.window_of_most_errors(kind, CASE_SIDE)
+    # Contrast, ids and matches are those of the whole image, whatever part of it is shown.
+    predicted = pictures.follow(case.prediction, case.truth) if case.objects else case.prediction
+    marked = pictures.error_overlay(
+        case.image, case.truth, case.prediction, objects=case.objects, ignore=case.ignore
+    )
+    height, width = kind[window].shape
+    note = f"{width} × {height} pixels"
+    if kind[window].shape != kind.shape:
+        note += f" at x {window[1].start}, y {window[0].start} of {kind.shape[1]} × {kind.shape[0]}"
+    return _Shown(
+        name=case.name,
+        note=note,
+        panels=(
+            _Panel("input", pictures.data_uri(pictures.stretch(case.image)[window], photo=True)),
+            _Panel("truth", pictures.data_uri(pictures.colour_labels(case.truth[window]))),
+            _Panel("prediction", pictures.data_uri(pictures.colour_labels(predicted[window]))),
+            _Panel("errors", pictures.data_uri(marked[window], photo=True)),
+        ),
+        size=(width, height),
+        summary=_in_words(kind, case.objects),
+    )
+
+
+def _in_words(kind: np.ndarray, objects: bool) -> str:
+    counts = np.bincount(kind.ravel(), minlength=len(pictures.KINDS) + 1)[1:]
+    if not counts.any():
+        return "nothing to find, nothing found"
+    shares = 100 * counts / counts.sum()
+    wrong = "merged, split or misshapen" if objects else "of the wrong class"
+    return (
+        f"of all pixels that truth or prediction call foreground, {shares[0]:.0f} % right, "
+        f"{shares[1]:.0f} % missed, {shares[2]:.0f} % false alarm, {shares[3]:.0f} % {wrong}"
+    )
+
+
+def _number(value: object) -> str:
+    """Three decimals for a fraction, a dash for what is not defined."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "–" if value is None else str(value)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text)."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            rows += _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list | tuple):
+            rows.append((f"{prefix}{key}", ", ".join(str(entry) for entry in item)))
+        else:
+            rows.append((f"{prefix}{key}", "–" if item is None else str(item)))
+    return rows
+
+
+def _convention(value: object) -> list[str]:
+    """The convention as sentences, whether it came as text, a list or a mapping."""
+    if isinstance(value, Mapping):
+        return [f"{key}: {text}" for key, text in value.items()]
+    if isinstance(value, list | tuple):
+        return [str(text) for text in value]
+    return [str(value)] if value else []

@@ -1,0 +1,341 @@
+"""The run folder: JSON, safetensors and hashes, and no moment at which a reader sees half a file.
+
+    plan.json          what is trained and how; enough to build the net again
+    labels.json        the user's label values and the class each became
+    split.json         which pairs trained, which validated, with SHA-256
+    normalisation.json how pixels become numbers
+    fingerprint.json   what the data looked like
+    versions.json      skipway, torch, numpy, Python, machine
+    model.safetensors  the weights to predict with; carries its own SHA-256
+    state.safetensors  everything needed to go on training (absent once finished)
+    metrics.csv        one row per reported step
+    report.html        the page to look at
+
+Weights are read by safetensors, which holds numbers and nothing else. A pickle, a zip or an archive of
+code in their place is refused, not opened.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.errors import CheckpointError, EnvironmentFault, Problem, SecurityError, UsageError
+
+FORMAT = 1
+MARK = "run.json"
+_TEMPORARY = ".skipway-tmp-"
+_HASH = "skipway.sha256"
+_FACTS = "skipway.facts"
+_MAX_HEADER = 100 * 1024 * 1024
+_CODE_CARRIERS = {
+    b"PK\x03\x04": "a zip archive (PyTorch or TorchScript), which can run code",
+    b"\x80": "a pickle, which can run code",
+    b"\x1f\x8b": "a gzip archive",
+}
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write `path` so that a reader sees the old file or the new one, never a part, whatever is killed when.
+
+    Writes a temporary file beside it, syncs it, renames it over `path`, syncs the folder.
+
+    Raises:
+        EnvironmentFault: the disk is full or the folder cannot be written; the old file stands.
+    """
+    name = ""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise EnvironmentFault(
+            Problem(
+                f"cannot write: {error.strerror or error}",
+                str(path),
+                fix="free space or choose another folder with -o",
+            )
+        ) from error
+    finally:
+        if name:
+            Path(name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # other systems cannot open a folder; their rename is durable by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON atomically: keys in the order given, no NaN, a newline at the end."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        CheckpointError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            Problem("file is missing", str(path), fix="copy the whole run folder")
+        ) from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            Problem(f"not readable as JSON ({error})", str(path), fix="copy the run folder again")
+        ) from error
+
+
+def write_tensors(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+    """Write arrays and JSON facts as one safetensors file that carries the SHA-256 of both.
+
+    safetensors itself does not notice a flipped bit; the hash does.
+    """
+    from safetensors.numpy import save
+
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    metadata = {_FACTS: text, _HASH: _digest(ordered, text)}
+    with replacing(path) as file:
+        file.write(save(ordered, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `write_tensors` wrote and check its hash.
+
+    Returns:
+        Arrays by name, and the facts.
+
+    Raises:
+        SecurityError: the file is a pickle, an archive, or claims a header it cannot have.
+        CheckpointError: the file is missing, cut, or differs from what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    refuse_code(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise _damaged(path, f"not a whole safetensors file ({error})") from error
+    text = metadata.get(_FACTS, "")
+    if metadata.get(_HASH) != _digest(tensors, text):
+        raise _damaged(path, "its SHA-256 is not the one it was written with")
+    return tensors, json.loads(text)
+
+
+def refuse_code(path: Path) -> None:
+    """Refuse anything that is not safetensors by its first bytes, without parsing it.
+
+    safetensors starts with the length of its header in 8 bytes; the header is JSON and starts with a brace.
+
+    Raises:
+        SecurityError: a pickle, an archive or anything else, or an impossible header length.
+        CheckpointError: no such file, or next to nothing in it.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            Problem("file is missing", str(path), fix="copy the whole run folder, or train again")
+        )
+    with path.open("rb") as file:
+        head = file.read(9)
+    if len(head) < 9:
+        raise _damaged(path, f"only {len(head)} bytes")
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] != b"{" or length > _MAX_HEADER:
+        what = next(
+            (name for magic, name in _CODE_CARRIERS.items() if head.startswith(magic)), "another kind of file"
+        )
+        raise SecurityError(
+            Problem(f"found {what}", str(path), "safetensors", "use a file that skipway wrote")
+        )
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        Problem(
+            what, str(path), "the file as it was written", "copy it again, or train again into a new folder"
+        )
+    )
+
+
+def _digest(tensors: Tensors, text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, by path."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> "Run":
+        """Start a run in a new or empty folder.
+
+        Raises:
+            UsageError: the folder holds something already.
+            EnvironmentFault: the folder cannot be made.
+        """
+        if path.exists() and not path.is_dir():
+            raise UsageError(
+                Problem("is a file", str(path), "a folder to write the run to", "give another name with -o")
+            )
+        if path.is_dir() and any(
+            not entry.name.startswith(_TEMPORARY) for entry in path.iterdir() if entry.name != ".lock"
+        ):
+            raise UsageError(
+                Problem(
+                    "the folder is not empty and holds no run",
+                    str(path),
+                    "a new or empty folder",
+                    "give another name with -o",
+                )
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentFault(
+                Problem(f"cannot make the folder: {error.strerror}", str(path), fix="choose another with -o")
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open a run folder that `train` wrote.
+
+        Raises:
+            UsageError: the folder is missing or holds no run.
+            CheckpointError: it was written in a newer format.
+        """
+        if not (path / MARK).is_file():
+            found = "no such folder" if not path.exists() else "not a run folder"
+            raise UsageError(
+                Problem(found, str(path), "a folder written by `skipway train … -o RUN`", "check the name")
+            )
+        written = read_json(path / MARK)
+        if not isinstance(written, dict) or written.get("format") != FORMAT:
+            raise CheckpointError(
+                Problem(
+                    f"run format {written.get('format') if isinstance(written, dict) else '?'}",
+                    str(path),
+                    f"format {FORMAT}",
+                    "update skipway",
+                )
+            )
+        return cls(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / MARK).is_file()
+
+    def write(self, name: str, value: Any) -> None:
+        """Write `name`.json."""
+        write_json(self.path / f"{name}.json", value)
+
+    def read(self, name: str) -> Any:
+        """Read `name`.json."""
+        return read_json(self.path / f"{name}.json")
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed writer left here; nothing else is touched."""
+        for entry in self.path.glob(f"{_TEMPORARY}*"):
+            entry.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one writer. The lock is the operating system's and dies with the process.
+
+        Raises:
+            UsageError: another process trains in this folder.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            if not _try_lock(file):
+                raise UsageError(
+                    Problem(
+                        "another skipway is writing here",
+                        str(self.path),
+                        fix="wait for it, or give another -o",
+                    )
+                )
+            yield
+
+    def append_metrics(
+        self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, keep_to: int | None = None
+    ) -> None:
+        """Add rows to metrics.csv.
+
+        Args:
+            columns: Names of the columns.
+            rows: What to add.
+            keep_to: Old rows after this step are dropped: no state was saved with them.
+        """
+        path = self.path / "metrics.csv"
+        old = list(self.metrics())
+        if keep_to is not None:
+            old = [row for row in old if int(row["step"]) <= keep_to]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*old, *rows])
+        with replacing(path) as file:
+            file.write(buffer.getvalue().encode())
+
+    def metrics(self) -> Iterator[dict[str, str]]:
+        """Rows of metrics.csv, as text."""
+        path = self.path / "metrics.csv"
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                yield from csv.DictReader(file)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""Class masks: one label value a pixel."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.data.labels import LabelMap
+from skipway.losses import IGNORE
+from skipway.metrics.objects import components
+from skipway.metrics.pixel import confusion_matrix, mean_defined, pixel_scores
+from skipway.weight_maps import border_weights
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Every pixel gets one of the user's label values.
+
+    Attributes:
+        labels: The user's values, class index 0 first.
+        class_weights: w_c of each class.
+        min_area: Not used by this task; every pixel counts.
+    """
+
+    labels: LabelMap
+    class_weights: tuple[float, ...]
+    min_area: int = 0
+
+    score_name = "mean Dice of the classes other than background"
+
+    @property
+    def outputs(self) -> int:
+        """One channel a class."""
+        return len(self.labels.values)
+
+    def target(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class index of every pixel."""
+        return self.labels.encode(mask)
+
+    def weights(self, mask: NDArray[Any]) -> NDArray[np.float32]:
+        """w_c + the border term between connected regions of each class other than background."""
+        target = self.target(mask)
+        return by_class(target, self.class_weights) + border_weights(_regions(target, self.outputs))
+
+    def decode(self, class_map: NDArray[np.uint8]) -> NDArray[Any]:
+        """The user's own label values."""
+        return self.labels.decode(class_map)
+
+    def score(self, decoded: NDArray[Any], mask: NDArray[Any]) -> float | None:
+        """Mean Dice over the classes other than background that occur in mask or prediction."""
+        table = confusion_matrix(self.target(mask), self.labels.encode(decoded), self.outputs, ignore=IGNORE)
+        return mean_defined(pixel_scores(table, index).dice for index in range(1, self.outputs))[0]
+
+
+def _regions(target: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:
+    """Connected regions of every class other than background, numbered through."""
+    regions = np.zeros(target.shape, np.int32)
+    for index in range(1, classes):
+        found = components(target == index)
+        regions += np.where(found > 0, found + regions.max(), 0).astype(np.int32)
+    return regions
+
+
+def by_class(target: NDArray[np.uint8], class_weights: tuple[float, ...]) -> NDArray[np.float32]:
+    """w_c(x): the weight of each pixel's class; 0 where the class is not known."""
+    table = np.zeros(256, np.float32)
+    table[: len(class_weights)] = class_weights
+    return table[target]

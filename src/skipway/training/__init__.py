@@ -1,0 +1,1 @@
+"""Training: one loop, and the state that survives a kill."""

@@ -1,0 +1,290 @@
+"""The training loop: steps, not epochs; one batch a step, batch k a pure function of (seed, k)."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skipway.data.sampling import Batch
+from skipway.errors import Interrupted, NumericalError, Problem
+from skipway.losses import Loss, supervised
+from skipway.nn.graph import SkipGraph
+from skipway.plan import Plan
+from skipway.runs import Run
+from skipway.weights import save_model
+from skipway.training.average import start_average, update_average
+from skipway.training.schedule import MEASURED_STEPS, learning_rate, steps_in, validates
+from skipway.training.state import Parts, Progress, load_state, save_state
+
+STATE = "state.safetensors"
+COLUMNS = ("step", "loss", "lr", "seconds", "val_score", "val_loss")
+LOG_EVERY = 10
+SAVE_SECONDS = 30.0
+MAX_SKIPPED = 5
+"""Batches with a non-finite loss or gradient that are left out before the training gives up."""
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found: score and loss, either None where undefined."""
+
+    score: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls and does not know.
+
+    Attributes:
+        batches: Batches for step s on, in order, with some left out (see `batch_number`).
+        validate: Scores the averaged net.
+        reserved: Seconds to keep for all validations and the final evaluation, given the averaged net.
+        names: Names of the images of a batch, for messages.
+        event: Told of every step, validation and rewind.
+        stopped: Asked after every step whether to save and stop.
+    """
+
+    batches: Callable[[int, Sequence[int]], AbstractContextManager[Iterator[Batch]]]
+    validate: Callable[[SkipGraph], Validation]
+    reserved: Callable[[SkipGraph], float]
+    names: Callable[[Sequence[int]], Sequence[str]]
+    event: Callable[[Event], None]
+    stopped: Callable[[], bool]
+
+
+def fit(plan: Plan, model: SkipGraph, loss: Loss, run: Run, hooks: Hooks, device: torch.device) -> SkipGraph:
+    """Train until the plan's last step, from wherever the run folder says the training stands.
+
+    Args:
+        plan: Every number of the training.
+        model: Freshly built; its weights are replaced when the folder holds a state.
+        loss: Of logits, target and weights.
+        run: The folder that holds state, metrics and, from the first save on, usable weights.
+        hooks: Data, validation, messages.
+        device: Where the arithmetic happens.
+
+    Returns:
+        The averaged network, in evaluation mode, as saved.
+
+    Raises:
+        Interrupted: a stop was asked for; state and weights are saved.
+        NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
+    """
+    model = _placed(model, plan, device)
+    average = start_average(model)
+    parts = Parts(model, average, _optimiser(plan, model))
+    path = run.path / STATE
+    progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
+    run.append_metrics(COLUMNS, [], keep_to=progress.step)
+    training = _Training(plan, parts, average, loss, run, hooks, device, progress, _Clock(progress.seconds))
+    if not path.is_file():
+        training.save()
+    while not training.finished:
+        failed = training.steps()
+        if failed is not None:
+            training.rewind(failed)
+    training.save()
+    return average
+
+
+def batch_number(step: int, skipped: Sequence[int]) -> int:
+    """Number of the batch that step `step` (from 0) uses: every batch in order but the skipped ones.
+
+    >>> [batch_number(step, [1, 2]) for step in range(3)]
+    [0, 3, 4]
+    """
+    number = step
+    for left_out in sorted(skipped):
+        number += left_out <= number
+    return number
+
+
+@dataclass
+class _Training:
+    """What changes while the loop runs, and the four things done to it."""
+
+    plan: Plan
+    parts: Parts
+    average: SkipGraph
+    loss: Loss
+    run: Run
+    hooks: Hooks
+    device: torch.device
+    progress: Progress
+    clock: "_Clock"
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.total is not None and self.progress.step >= self.progress.total
+
+    def steps(self) -> Batch | None:
+        """Run to the end (None), or until a batch gives something that is not finite (that batch)."""
+        progress, hooks = self.progress, self.hooks
+        with hooks.batches(progress.step, tuple(progress.skipped)) as batches:
+            while not self.finished:
+                began = time.perf_counter()
+                batch = next(batches)
+                rate = learning_rate(self.plan, progress.step, progress.total)
+                value = self._step(batch, rate)
+                if not math.isfinite(value):
+                    return batch
+                progress.step += 1
+                progress.loss_sum += value
+                progress.loss_count += 1
+                update_average(self.average, self.parts.model, progress.step, self.plan.ema)
+                self.clock.step(time.perf_counter() - began)
+                self._plan_steps()
+                hooks.event(
+                    {
+                        "event": "step",
+                        "step": progress.step,
+                        "total": progress.total,
+                        "loss": value,
+                        "lr": rate,
+                    }
+                )
+                self._after_step(rate)
+        return None
+
+    def rewind(self, failed: Batch) -> None:
+        """Go back to the last saved state and leave the failed batch out from then on."""
+        number = batch_number(self.progress.step, self.progress.skipped)
+        images = ", ".join(self.hooks.names(failed.indices))
+        skipped = [*self.progress.skipped, number]
+        if len(skipped) > MAX_SKIPPED:
+            found = f"loss or gradient is not finite in {len(skipped)} batches, the last with {images}"
+            raise NumericalError(
+                Problem(found, f"step {self.progress.step}", fix="a lower --lr, or look at those images")
+            )
+        left = self.progress.step
+        self.progress = load_state(self.run.path / STATE, self.parts)
+        self.progress.skipped = skipped
+        self.rows.clear()
+        self.hooks.event(
+            {"event": "rewound", "from": left, "to": self.progress.step, "batch": number, "images": images}
+        )
+
+    def save(self) -> None:
+        """Metrics, then weights, then the state that vouches for both."""
+        self.progress.seconds = self.clock.total
+        self.run.append_metrics(COLUMNS, self.rows)
+        self.rows.clear()
+        save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
+        save_state(self.run.path / STATE, self.parts, self.progress)
+        self.clock.saved()
+
+    def _step(self, batch: Batch, rate: float) -> float:
+        """One optimiser step; NaN when loss or gradient is not finite, and the weights are untouched then."""
+        model, optimiser = self.parts.model, self.parts.optimiser
+        model.train()
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        image, target = batch.image.to(self.device), batch.target.to(self.device)
+        weights = None if batch.weights is None else batch.weights.to(self.device)
+        if image.ndim == 4:
+            image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            outputs: tuple[Tensor, ...] = model(image)
+        value = supervised(self.loss, outputs, target, weights)
+        if not torch.isfinite(value):
+            return math.nan
+        value.backward()  # type: ignore[no-untyped-call]
+        if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), self.plan.clip)):
+            return math.nan
+        optimiser.step()
+        return value.item()
+
+    def _plan_steps(self) -> None:
+        """Turn a time budget into a number of steps, once, after the first steps were measured."""
+        progress, budget = self.progress, self.plan.seconds
+        if progress.total is None and progress.step >= MEASURED_STEPS and budget is not None:
+            reserved = self.hooks.reserved(self.average)
+            progress.total = steps_in(budget, self.clock.total, self.clock.per_step, reserved)
+            facts = {"total": progress.total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
+            self.hooks.event({"event": "planned", **facts})
+
+    def _after_step(self, rate: float) -> None:
+        """Validate, note, save and stop where it is time for it."""
+        progress = self.progress
+        scored = validates(progress.step, progress.total)
+        if scored or progress.step % LOG_EVERY == 0:
+            found = self.hooks.validate(self.average) if scored else Validation(None, None)
+            self.rows.append(self._row(rate, found))
+            if scored:
+                self.hooks.event(
+                    {"event": "validation", "step": progress.step, "score": found.score, "loss": found.loss}
+                )
+        stopped = self.hooks.stopped()
+        if scored or stopped or self.clock.due():
+            self.save()
+        if stopped:
+            said = f"stopped after step {progress.step}; state and weights are saved"
+            raise Interrupted(Problem(said, str(self.run.path), fix="type the same command to go on"))
+
+    def _row(self, rate: float, found: Validation) -> dict[str, Any]:
+        progress = self.progress
+        row = {
+            "step": progress.step,
+            "loss": repr(progress.loss_sum / max(1, progress.loss_count)),
+            "lr": repr(rate),
+            "seconds": f"{self.clock.total:.1f}",
+            "val_score": "" if found.score is None else repr(found.score),
+            "val_loss": "" if found.loss is None else repr(found.loss),
+        }
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        return row
+
+
+def _placed(model: SkipGraph, plan: Plan, device: torch.device) -> SkipGraph:
+    if len(plan.patch) == 2:
+        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(device)
+
+
+def _optimiser(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW; no weight decay on biases and norms, which have one axis."""
+    many = [p for p in model.parameters() if p.ndim > 1]
+    few = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": many, "weight_decay": plan.weight_decay}, {"params": few, "weight_decay": 0.0}]
+    if plan.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+
+
+class _Clock:
+    """Wall-clock time over all starts of a training, and the time of its first steps."""
+
+    def __init__(self, before: float) -> None:
+        self._before = before
+        self._began = self._last_save = time.perf_counter()
+        self._steps: list[float] = []
+
+    @property
+    def total(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    @property
+    def per_step(self) -> float:
+        """Median over the measured steps but the first few, which warm caches up."""
+        return statistics.median(self._steps[3:] or self._steps)
+
+    def step(self, seconds: float) -> None:
+        if len(self._steps) < MEASURED_STEPS:
+            self._steps.append(seconds)
+
+    def due(self) -> bool:
+        return time.perf_counter() - self._last_save > SAVE_SECONDS
+
+    def saved(self) -> None:
+        self._last_save = time.perf_counter()

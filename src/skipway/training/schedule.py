@@ -1,0 +1,47 @@
+"""Learning rate by step, and steps by time."""
+
+import math
+
+from skipway.plan import Plan
+
+MEASURED_STEPS = 20
+"""Steps run before the number of steps is derived from a time budget; the warm-up is longer, so they don't depend on it."""
+
+VALIDATIONS = 8
+VALIDATION_SHARE = 0.1
+"""Validations during a training, and the largest share of a time budget they may take together."""
+
+
+def learning_rate(plan: Plan, step: int, total: int | None) -> float:
+    """Linear warm-up, then half a cosine that reaches zero with the last step.
+
+    η(s) = η₀ · (s + 1) / W for s < W, else η₀ · ½ (1 + cos(π (s − W) / (T − W)))
+
+    Args:
+        plan: Gives η₀ and W.
+        step: s, optimiser steps done.
+        total: T; None before it is measured (s < W then).
+    """
+    warmup = plan.warmup
+    if step < warmup or total is None:
+        return plan.learning_rate * min(1.0, (step + 1) / warmup)
+    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def steps_in(budget: float, spent: float, per_step: float, reserved: float) -> int:
+    """Steps that a time budget still allows, counted from the first.
+
+    Args:
+        budget: Seconds of the whole command.
+        spent: Seconds already used, the measured steps among them.
+        per_step: Seconds a step, median of the measured ones.
+        reserved: Seconds kept for the validations and the final evaluation.
+    """
+    return MEASURED_STEPS + max(1, int((budget - spent - reserved) / per_step))
+
+
+def validates(step: int, total: int | None) -> bool:
+    """Whether the averaged weights are validated after `step`."""
+    if total is None or step == 0:
+        return False
+    return step == total or step % max(1, math.ceil(total / VALIDATIONS)) == 0
