@@ -100,7 +100,7 @@ def advance(grids: tuple[Grid, ...], path: Path) -> tuple[Grid, ...]:
 
 
 def align(
-    name: str, sources: Mapping[str, tuple[Grid, ...]], stride: Sequence[Fraction]
+    name: str, sources: Mapping[str, tuple[Grid, ...]], stride: Sequence[int]
 ) -> dict[str, tuple[int, ...]]:
     """Pixels to take off each side of each read so that all reads of a node have one size.
 
@@ -118,8 +118,8 @@ def align(
     Raises:
         ShapeError: Two reads differ by an odd number of pixels, which would shift them by half a pixel.
 
-    >>> pixel = Fraction(1)
-    >>> align("x0_1", {"x0_0": (Grid(pixel, Fraction(4)),), "x1_0": (Grid(pixel * 2, Fraction(6)),)}, [pixel])
+    >>> skip, below = Grid(Fraction(1), Fraction(4)), Grid(Fraction(2), Fraction(6))
+    >>> align("x0_1", {"x0_0": (skip,), "x1_0": (below,)}, [1])
     {'x0_0': (4,), 'x1_0': (0,)}
     """
     losses = {

@@ -26,7 +26,7 @@ from math import prod
 
 import numpy as np
 
-from .shapes import Geometry
+from skipway.shapes import Geometry
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def plan_tiles(size: Sequence[int], tile: int | Sequence[int], geometry: Geometr
 
     Args:
         size: Size of the image, one number ≥ 1 an axis.
-        tile: Wanted core of a tile; rounded by `round_tile`. A tile at the border of the image needs no
+        tile: Largest core of a tile; rounded by `round_tile`. A tile at the border of the image needs no
             context there, so it decides that much more: an image that fits into one read is one tile.
         geometry: Of the network.
     """
@@ -224,7 +224,14 @@ class _Axis:
         return _Span(region, slice(start, stop), slice(crop, crop + stop - start))
 
     def spans(self, step: int) -> list[_Span]:
-        """Tiles that read step + 2 contexts each, the last one less; the border needs no context."""
+        """As few tiles as reads of at most step + 2 contexts allow, all about equally long.
+
+        A tile at the border needs no context there and decides that much more. Equal lengths cost no more
+        pixels than full ones with a rest, need less memory, and no small rest makes torch switch kernels.
+        """
+        inner = max(1, self.side - 2 * self.context)
+        tiles = -(-inner // step)
+        step = _up(-(-inner // tiles), self.stride)
         stops = [*range(step + self.context, self.side - self.context, step), self.side]
         return [self.span(start, stop, self.context) for start, stop in pairwise([0, *stops])]
 

@@ -157,9 +157,17 @@ def test_axes_of_different_strides_and_any_number_of_them(ndim):
 def test_the_classic_step_of_388_is_rounded_to_a_multiple_of_16():
     assert round_tile(388, valid()) == (384, 384)
     assert round_tile(3, valid()) == (16, 16)
-    assert [tile.region[1] for tile in plan_tiles((1, 800), 388, valid())] == [
-        range(-92, 480), range(292, 864), range(676, 896)
+    assert [tile.region[1] for tile in plan_tiles((1, 768), 388, valid())] == [
+        range(-92, 480),
+        range(292, 864),
+    ]
+
+
+def test_tiles_share_the_image_evenly():
+    assert [tile.write[1] for tile in plan_tiles((1, 800), 388, valid())] == [
+        slice(0, 272), slice(272, 544), slice(544, 800)
     ]  # fmt: skip
+    assert [tile.region[1] for tile in plan_tiles((9, 900), 512, same())] == [range(560), range(368, 912)]
 
 
 def test_an_image_that_fits_one_read_is_one_tile():

@@ -10,7 +10,6 @@ from torch import nn
 
 from skipway import models, tiles
 from skipway.errors import ShapeError
-from skipway.predict import predict_array
 
 EXACT = 1e-12
 
@@ -38,7 +37,7 @@ def fold(x, n):
 
 
 def whole(model, image):
-    """The definition of the result: one pass over the mirrored image, cropped. Written without skipway.tiles."""
+    """The definition of the result, without skipway.tiles: one pass over the mirrored image, cropped."""
     geometry = model.geometry
     for axis, margin in enumerate(geometry.margin):
         side = image.shape[axis + 1]
@@ -75,7 +74,7 @@ def relative_error(model, image, tile, planner=tiles):
 
 def small(name, seed=0, dtype=torch.float64, **config):
     torch.manual_seed(seed)
-    return amplifying(models.build(name, **{"classes": 3, "width": 4} | config), seed, dtype)
+    return amplifying(models.build(name, **{"in_channels": 1, "classes": 3, "width": 4} | config), seed, dtype)
 
 
 PLAIN = [

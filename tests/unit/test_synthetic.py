@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from skipway.synthetic import draw_cells
+from skipway.synthetic import Cell, draw_cells, territories
 
 
 def touching_share(labels):
@@ -40,6 +40,26 @@ def test_labels_count_from_one_without_gaps_and_each_is_one_piece(seed):
         assert ndimage.label(labels == value)[1] == 1
 
 
+def ellipse(centre, radius, stretch=1.0):
+    return Cell(centre, radius, stretch, 0.0, np.zeros(4), np.zeros(4), 1.0, 0)
+
+
+def test_pressed_cells_share_one_border_whichever_was_placed_first():
+    cells = [ellipse((20.0, 15.0), 10.0), ellipse((20.0, 31.5), 10.0), ellipse((33.0, 22.0), 8.0)]
+    (_, labels, _), (_, mirrored, _) = territories((48, 48), cells), territories((48, 48), cells[::-1])
+    np.testing.assert_array_equal(labels, np.where(mirrored, 4 - mirrored.astype(int), 0))
+    assert (labels[20, 23], labels[20, 24]) == (1, 2)  # 23.25 is the middle of two equal circles
+
+
+def test_a_cell_cut_in_two_keeps_its_larger_piece_and_slivers_go():
+    bar, across = ellipse((20.0, 20.0), 8.0, stretch=6.0), ellipse((20.0, 28.0), 9.0, stretch=1.0)
+    left, labels, rho = territories((40, 50), [bar, across, ellipse((-4.0, 45.0), 5.0)])
+    assert left == [bar, across]
+    assert ndimage.label(labels == 1)[1] == 1
+    assert labels.max() == 2
+    assert (np.isinf(rho) == (labels == 0)).all()
+
+
 def test_touching_decides_how_many_cells_touch():
     apart = [touching_share(draw_cells(200, touching=0.0, seed=seed)[1]) for seed in range(5)]
     pressed = [touching_share(draw_cells(200, touching=0.8, seed=seed)[1]) for seed in range(5)]
@@ -51,7 +71,9 @@ def test_the_number_of_cells_and_their_area_are_as_asked():
     assert draw_cells(400, n=40, seed=0)[1].max() == 40
     cover = [(draw_cells(256, density=0.24, seed=seed)[1] > 0).mean() for seed in range(8)]
     assert np.mean(cover) == pytest.approx(0.24, abs=0.03)
-    areas = np.concatenate([np.bincount(draw_cells(300, touching=0, diameter=30, seed=s)[1].ravel())[1:] for s in (1, 2)])
+    areas = np.concatenate(
+        [np.bincount(draw_cells(300, touching=0, diameter=30, seed=s)[1].ravel())[1:] for s in (1, 2)]
+    )
     assert 2 * np.sqrt(np.median(areas) / np.pi) == pytest.approx(30, rel=0.12)
 
 

@@ -79,10 +79,10 @@ class Stored:
 
 
 def shown(path: os.PathLike[str] | str) -> str:
-    """A path as one printable line, whatever bytes its name holds.
+    r"""A path as one printable line, whatever bytes its name holds.
 
-    >>> shown("a\\nb.png")
-    'a\\\\nb.png'
+    >>> print(shown("a" + chr(10) + "b.png"))
+    a\nb.png
     """
     text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -51,7 +51,7 @@ class _Cached:
 
 
 def _pillow(data: bytes, *, png: bool) -> Any:
-    """The one plug-in that is meant, without the format guessing and the global pixel limit of `Image.open`."""
+    """The one plug-in that is meant, without the guessing and the global pixel limit of `Image.open`."""
     from PIL import JpegImagePlugin, PngImagePlugin
 
     stream = io.BytesIO(data)

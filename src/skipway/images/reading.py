@@ -122,7 +122,8 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     stored = _open(path, max_pixels, mask=False)
     try:
         notes = _notes(path, stored)
-        channels, dtype, finish = stored.channels, stored.dtype, _as_stored
+        channels, dtype = stored.channels, stored.dtype
+        finish: _Finish = _as_stored
         if stored.palette is not None:
             finish, channels, dtype = _expansion(path, stored.palette), 3, stored.palette.dtype
         elif stored.alpha is not None:

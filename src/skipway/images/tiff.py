@@ -77,7 +77,7 @@ def open_tiff(path: Path, max_pixels: int, *, mask: bool) -> Stored:
 
 
 def _first_series(path: Path, file: Any) -> Any:
-    """The image; smaller ones beside it are thumbnails, and the resolution levels of a pyramid are part of it."""
+    """The image; smaller ones beside it are thumbnails, the levels of a pyramid are part of it."""
     everything = file.series
     first = everything[0]
     if first.dtype is None or "Y" not in first.axes or "X" not in first.axes:
@@ -219,8 +219,9 @@ def _source(
 
 def _pick(array: NDArray[Any], axes: _Axes, page: int, box: Box) -> NDArray[Any]:
     """One page of an array with all axes, as (C, h, w)."""
-    window = {"Y": slice(*box[0]), "X": slice(*box[1]), axes.page: page}
-    part = array[tuple(window.get(name, slice(None) if name == axes.channel else 0) for name in axes.names)]
+    window: dict[str, Any] = {"Y": slice(*box[0]), "X": slice(*box[1]), axes.page: page}
+    window[axes.channel] = slice(None)
+    part = array[tuple(window.get(name, 0) for name in axes.names)]
     kept = [name for name in axes.names if name in ("Y", "X") or (name == axes.channel and name)]
     order = [kept.index(name) for name in (axes.channel, "Y", "X") if name]
     part = part.transpose(order)

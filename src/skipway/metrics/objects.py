@@ -182,11 +182,18 @@ def _runs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDAr
 
 def _summed(keys: NDArray[Any], weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Distinct keys (ascending), position of each key among them, and the summed weight of each."""
-    distinct, positions = np.unique(keys, return_inverse=True)
-    sums = np.bincount(
-        positions, weights, minlength=distinct.size
-    )  # float64 counts are exact below 2⁵³ pixels
+    distinct, positions = _distinct(keys)
+    sums = np.bincount(positions, weights, minlength=distinct.size)  # float64 is exact below 2⁵³ pixels
     return distinct, positions, sums.astype(np.int64)
+
+
+def _distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Distinct keys (ascending) and the position of each key among them; by a table where ids are dense."""
+    if not keys.size or int(keys.min()) < 0 or int(keys.max()) > 16 * keys.size:
+        return np.unique(keys, return_inverse=True)
+    present = np.zeros(int(keys.max()) + 1, bool)
+    present[keys] = True
+    return np.flatnonzero(present).astype(keys.dtype), (np.cumsum(present) - 1)[keys]
 
 
 def match(table: OverlapTable, threshold: float = 0.5) -> Matching:

@@ -58,7 +58,7 @@ class Evaluation:
         return mean_defined(image.pixel_error for image in self.images)[0]
 
     def to_json(self) -> dict[str, Any]:
-        """The evaluation as plain dicts, lists, numbers and `None`; strict JSON, keys absent where nothing applies.
+        """The evaluation as dicts, lists, numbers and `None`: strict JSON, keys absent where nothing applies.
 
         Returns:
             `n`, `pixel_error`, `classes.<value>`, `objects`, `em`, `convention`, `warnings`, `images`.
@@ -78,8 +78,8 @@ class Evaluation:
     def worst(self, count: int = 5) -> tuple[ImageScores, ...]:
         """The images with the lowest scores, worst first; images without a score are left out.
 
-        The score is AP at 0.5 where objects were scored, else V_rand, else the mean Dice of all classes but the
-        first (background).
+        The score is AP at 0.5 where objects were scored, else V_rand, else the mean Dice of all classes but
+        the first (background).
         """
         scored = [(score, image) for image in self.images if (score := self.ranking(image)) is not None]
         return tuple(image for _, image in sorted(scored, key=lambda pair: pair[0])[:count])
@@ -97,7 +97,7 @@ class Evaluation:
     def table(self) -> str:
         """The means as text with n beside them, the conventions, and the worst images."""
         lines = [f"{self.n} image{'' if self.n == 1 else 's'}, pixel error {_text(self.pixel_error)}", ""]
-        rows = [("class", "n", *_PIXEL_COLUMNS)]
+        rows: list[Sequence[str]] = [("class", "n", *_PIXEL_COLUMNS)]
         for value in self._values():
             means = self._class_means(value)
             rows.append((value, str(means["n"]), *(_text(means[name]) for name in _PIXEL_COLUMNS)))
@@ -110,10 +110,8 @@ class Evaluation:
         cuts = self._cuts()
         if cuts is not None:
             means = self._membrane_means(cuts)
-            lines += [
-                "",
-                f"membranes  V_rand {_text(means['v_rand'])}  V_info {_text(means['v_info'])}  n {means['n']}",
-            ]
+            cells = ("", str(means["n"]), _text(means["v_rand"]), _text(means["v_info"]))
+            lines += ["", *_aligned([("membranes", "n", "v_rand", "v_info"), cells])]
         if self.n > 1:
             lines += ["", f"lowest {self._ranking_name()}"]
             lines += [f"  {_text(self.ranking(image))}  {image.name}" for image in self.worst()]
@@ -143,7 +141,7 @@ class Evaluation:
         )
 
     def _class_means(self, value: str) -> dict[str, Any]:
-        """Mean of each score of a class; `n` = images where its Dice exists, `n_by_score` where that differs."""
+        """Mean of each score of a class; `n` counts the images where its Dice exists."""
         found = [image.classes[value] for image in self.images]
         return _means(found, lambda one: asdict(one), "dice")
 
@@ -162,7 +160,7 @@ class Evaluation:
 def _means(
     found: Sequence[Any], fields: Callable[[Any], dict[str, float | None]], key: str
 ) -> dict[str, Any]:
-    """Mean of every field over its defined values, `n` of the field `key`, and `n_by_score` where another differs."""
+    """Mean of each field over its defined values; `n` is that of `key`, `n_by_score` lists all others."""
     rows = [fields(one) for one in found]
     means = {name: mean_defined(row[name] for row in rows) for name in (rows[0] if rows else ())}
     n = means[key][1] if means else 0

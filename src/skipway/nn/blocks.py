@@ -185,6 +185,20 @@ def norm_init(model: nn.Module, std: float) -> None:
             nn.init.normal_(module.weight, mean=1.0, std=std)
 
 
+def norm_of(model: nn.Module) -> str:
+    """Name of the first norm in a model, as `Style` calls it."""
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS):
+            return "batch"
+        if isinstance(module, INSTANCE_NORMS):
+            return "instance"
+        if isinstance(module, nn.GroupNorm):
+            return "group"
+        if isinstance(module, ChannelLayerNorm):
+            return "channel_layer"
+    return "none"
+
+
 def tile_exact(model: nn.Module) -> bool:
     """Whether no module takes statistics over space when it predicts; instance and group norm do."""
     return not any(isinstance(module, (*INSTANCE_NORMS, nn.GroupNorm)) for module in model.modules())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class SkipGraph(nn.Module):
         self.heads = nn.ModuleDict()
         self._plan = _plan(self.topology, len(self.encoder.widths))
         edges = self._build(make_node, make_head)
-        self.classes = next(iter(self.heads.values())).classes
+        self.classes: int = next(head.classes for head in self.heads.values() if isinstance(head, Head))
         self._outputs = tuple(node.key for node in self.topology.outputs)
         self.geometry = measure(
             name,
@@ -83,17 +84,12 @@ class SkipGraph(nn.Module):
             grids[key] = advance(grids[above], path)
         width = dict(zip(self._levels, widths, strict=True))
         for node, _ in self.topology.schedule():
-            stride = [Fraction(s) for s in strides[node.level]]
             sources = self.topology.reads[node]
-            crops = align(node.key, {s.key: grids[s.key] for s in sources}, stride)
+            crops = align(node.key, {s.key: grids[s.key] for s in sources}, strides[node.level])
+            scales = [_scale(strides[s.level], strides[node.level]) for s in sources]
             reads = [
-                Read(
-                    s.key,
-                    width[s.key],
-                    tuple(Fraction(a) / b for a, b in zip(strides[s.level], stride, strict=True)),
-                    crops[s.key],
-                )
-                for s in sources
+                Read(s.key, width[s.key], scale, crops[s.key])
+                for s, scale in zip(sources, scales, strict=True)
             ]
             made = make_node(node, reads)
             self.nodes[node.key] = made
@@ -155,11 +151,15 @@ class SkipGraph(nn.Module):
         pruned = SkipGraph(
             self.topology.pruned(*found),
             self.encoder,
-            lambda node, _: self.nodes[node.key],  # type: ignore[arg-type,return-value]
-            lambda node, *_: self.heads[node.key],  # type: ignore[arg-type, return-value]
+            lambda node, _: cast("MergeNode", self.nodes[node.key]),
+            lambda node, *_: cast("Head", self.heads[node.key]),
             name=self.name,
         )
         return pruned.train(self.training)
+
+
+def _scale(source: Sequence[int], here: Sequence[int]) -> tuple[Fraction, ...]:
+    return tuple(Fraction(a, b) for a, b in zip(source, here, strict=True))
 
 
 def _plan(topology: Topology, depth: int) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:

@@ -1,6 +1,7 @@
 """Change of resolution by whole factors: max-pooling down; transposed convolution, linear or nearest up."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -32,6 +33,7 @@ def upsample(kind: str, factor: Sequence[int], width_in: int, width_out: int) ->
     choose("up", kind, UPS)
     factors = tuple(factor)
     if kind == "transposed":
-        return TRANSPOSED[len(factors) - 1](width_in, width_out, factors, stride=factors), width_out
+        transposed: Any = TRANSPOSED[len(factors) - 1]
+        return transposed(width_in, width_out, factors, stride=factors), width_out
     mode = "nearest" if kind == "nearest" else _LINEAR[len(factors) - 1]
     return nn.Upsample(scale_factor=tuple(float(f) for f in factors), mode=mode), width_in

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..shapes import Geometry
-from ..tiles import Tile, round_tile, seams, tile_around
-from .logits import class_map
+from skipway.predict.logits import class_map
+from skipway.shapes import Geometry
+from skipway.tiles import Tile, round_tile, seams, tile_around
 
 LARGEST = {1: 4096, 2: 256, 3: 48}
 

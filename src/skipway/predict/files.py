@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skipway.data.layouts import find_images
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
-from skipway.images import ImageFile, open_image, output_name, write_labels, write_probabilities
+from skipway.images import open_image, output_name, write_labels, write_probabilities
 from skipway.predict.certificate import Certificate
 from skipway.predict.logits import Outputs
 from skipway.predict.predictor import Predictor
@@ -87,7 +87,7 @@ def predict_files(
     written, failed, worst = [], [], None
     for done, (source, target) in enumerate(jobs, start=1):
         try:
-            certificate = _predict_file(predictor, source, target, options)
+            mask, certificate = _predict_file(predictor, source, target, options)
         except (DataError, NumericalError) as error:
             failed.append(error if _names(error, source) else type(error)(Problem(str(error), str(source))))
             event({"event": "warning", "text": str(failed[-1])})
@@ -106,19 +106,10 @@ def _names(error: SkipwayError, source: Path) -> bool:
 
 def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, Path]]:
     """Every image with the file its mask goes to."""
-    found = find_images(images)
     root = images if images.is_dir() else images.parent
-    if output.resolve().is_relative_to(root.resolve()) and images.is_dir():
-        raise UsageError(
-            Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o")
-        )
-    jobs, taken = [], set()
-    for _, path in found:
-        target = output / path.relative_to(root).with_name(output_name(path))
-        if target in taken:  # a.png and a.jpg: both are written, the second under its whole name
-            target = target.with_name(path.name + target.suffix)
-        taken.add(target)
-        jobs.append((path, target))
+    if images.is_dir() and output.resolve().is_relative_to(root.resolve()):
+        raise UsageError(Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o"))
+    jobs = [(path, output / Path(name).parent / output_name(path)) for name, path in find_images(images)]
     there = [target for _, target in jobs if target.exists()]
     if there and not options.overwrite:
         found_text = f"{len(there)} of {len(jobs)} masks exist already, the first {there[0].name}"
@@ -131,33 +122,39 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, 
     return jobs
 
 
-def _predict_file(predictor: Predictor, source: Path, target: Path, options: FileOptions) -> Certificate:
+def _predict_file(predictor: Predictor, source: Path, target: Path, options: FileOptions) -> tuple[Path, Certificate]:
+    """All pages of one file; the mask's path and the certificate with the largest difference."""
+    pages, certificates = [], []
     with open_image(source) as image:
-        decoded = []
-        probabilities: list[NDArray[np.float32]] = []
-        certificates = []
         for page in range(image.pages):
-            maps = _empty_probabilities(predictor, image) if options.probabilities else None
+            maps = np.empty((predictor.task.outputs, *image.size), np.float32) if options.probabilities else None
             found = predictor.predict_page(
                 image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(maps)
             )
-            labels = predictor.task.decode(found.labels)
-            if options.objects and predictor.task.labels.task != "objects":
-                labels = to_objects(found.labels > 0)
-            decoded.append(labels)
+            pages.append(_decode(predictor, found.labels, options))
             certificates.append(found.certificate)
             if maps is not None:
-                probabilities.append(maps)
-    palette = None if options.objects else predictor.task.labels.palette
-    write_labels(target, np.stack(decoded) if len(decoded) > 1 else decoded[0], palette=palette)
-    if probabilities:
-        whole = np.stack(probabilities) if len(probabilities) > 1 else probabilities[0]
-        write_probabilities(target.with_name(f"{target.stem}_probabilities.tif"), whole)
-    return max(certificates, key=lambda c: c.max_difference)
+                number = f"_{page:03d}" if image.pages > 1 else ""
+                write_probabilities(target.with_name(f"{target.stem}_probabilities{number}.tif"), maps)
+    labels = np.stack(pages) if len(pages) > 1 else pages[0]
+    palette = predictor.task.labels.palette
+    written = write_labels(target, labels, palette=None if options.objects or palette is None else np.asarray(palette))
+    return written, max(certificates, key=_rank)
 
 
-def _empty_probabilities(predictor: Predictor, image: ImageFile) -> NDArray[np.float32]:
-    return np.empty((predictor.task.outputs, *image.size), np.float32)
+def _decode(predictor: Predictor, class_map: NDArray[np.uint8], options: FileOptions) -> NDArray[Any]:
+    """What is written: the user's values, or object ids in the 16 bits that other programs read where they fit."""
+    task = predictor.task
+    objects = options.objects or task.labels.task == "objects"
+    if not objects:
+        return task.decode(class_map)
+    ids = task.decode(class_map) if task.labels.task == "objects" else to_objects(class_map > 0)
+    return ids.astype(np.uint16 if ids.max(initial=0) < 2**16 else np.uint32)
+
+
+def _rank(certificate: Certificate) -> tuple[bool, float]:
+    """Certificates that saw a seam come before those of one pass."""
+    return certificate.tiles > 1, certificate.max_difference
 
 
 def _into(

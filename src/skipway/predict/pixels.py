@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..images import ImageFile
+    from skipway.images import ImageFile
 
 
 class Pixels(Protocol):

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import DataError, NumericalError, Problem, UsageError
-from ..shapes import Geometry
-from ..tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
-from .certificate import Certificate, Witness
-from .logits import Outputs, class_map, combine, probabilities
-from .pixels import ArrayPixels, PagePixels, Pixels
+from skipway.errors import DataError, NumericalError, Problem, UsageError
+from skipway.predict.certificate import Certificate, Witness
+from skipway.predict.logits import Outputs, class_map, combine, probabilities
+from skipway.predict.pixels import ArrayPixels, PagePixels, Pixels
+from skipway.shapes import Geometry
+from skipway.tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
 
 if TYPE_CHECKING:
-    from ..images import ImageFile
+    from skipway.images import ImageFile
 
 Normaliser = tuple[NDArray[np.floating], NDArray[np.floating]]
 

@@ -152,7 +152,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     >>> nice_ticks(0.13, 0.94)
     (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     """
-    if high <= low:
+    if high - low <= 1e-9 * abs(low):  # a constant, but for rounding
         high = low + (abs(low) or 1.0)
     power = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
     for factor in (1, 2, 5, 10, 20):

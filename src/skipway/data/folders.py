@@ -1,0 +1,113 @@
+"""What lies in a folder: image files, twin folders, and what is left aside."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from skipway.errors import DataError, Problem
+from skipway.images import IMAGE_SUFFIXES, shown
+
+IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "raw", "input", "inputs", "frames", "x"))
+MASK_FOLDERS = frozenset(
+    (
+        *(
+            "mask",
+            "masks",
+            "label",
+            "labels",
+            "annotation",
+            "annotations",
+            "gt",
+            "groundtruth",
+            "ground_truth",
+        ),
+        *("ground-truth", "seg", "segs", "segmentation", "segmentations", "target", "targets", "truth", "y"),
+    )
+)
+
+_JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
+_OTHER_IMAGES = re.compile(
+    r"\.(bmp|gif|webp|jp2|pgm|ppm|npy|npz|nii(\.gz)?|dcm|czi|nd2|lif|svs|mat|h5|zarr)$", re.I
+)
+
+
+def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
+    """The image and the mask folder inside `root`, or, where `root` is an image folder, the one beside it."""
+    inside = _folders(root)
+    images = [folder for folder in inside if folder.name.casefold() in IMAGE_FOLDERS]
+    masks = [folder for folder in inside if folder.name.casefold() in MASK_FOLDERS]
+    if images and masks and len(images) + len(masks) > 2:
+        found = f"more than one folder of a kind: {some([*images, *masks])}"
+        raise data_error(
+            found, root, "one image and one mask folder", "name both folders in the command", "A09"
+        )
+    if images and masks:
+        return images[0], masks[0]
+    if beside and not masks and root.resolve().name.casefold() in IMAGE_FOLDERS:
+        siblings = [f for f in _folders(root.resolve().parent) if f.name.casefold() in MASK_FOLDERS]
+        if len(siblings) == 1:
+            return root, siblings[0]
+    return None
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not _ignored(p.name))
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def walk(root: Path, *, without: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Image files below a folder, and files that are images of a kind not read here."""
+    files, others, seen = [], [], set()
+    excluded = without.resolve() if without is not None and without.resolve() != root.resolve() else None
+    todo = [root]
+    while todo:
+        folder = todo.pop()
+        real = folder.resolve()
+        if real in seen or real == excluded:
+            continue
+        seen.add(real)
+        for entry in os.scandir(folder):
+            if _ignored(entry.name):
+                continue
+            path = folder / entry.name
+            if _is_folder(entry):
+                todo.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                files.append(path)
+            elif _OTHER_IMAGES.search(entry.name):
+                others.append(path)
+    return sorted(files), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points to itself; opening it says so
+        return False
+
+
+def some(paths: Iterable[Path], limit: int = 8) -> str:
+    """The first names, and how many more."""
+    names = [shown(path.name) for path in paths]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def empty(root: Path, what: str) -> DataError:
+    present = Counter(p.suffix.lower() or "no suffix" for p in root.rglob("*") if p.is_file())
+    seen = ", ".join(f"{count} {suffix}" for suffix, count in present.most_common(4)) or "nothing"
+    return data_error(
+        f"no {what} found (in it: {seen})",
+        root,
+        f"files ending in {' '.join(IMAGE_SUFFIXES)}",
+        f"name the folder that holds the {what}",
+        "A01" if what == "images" else "A02",
+    )
+
+
+def data_error(found: str, where: Path, expected: str, fix: str, code: str) -> DataError:
+    return DataError(Problem(found, shown(where), expected, fix, code))
