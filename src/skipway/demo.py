@@ -1,7 +1,7 @@
 """The whole way on drawn cells: train on a few small images, predict a large one, score it, look at it.
 
-Nothing is downloaded and no data is needed. The cells touch and lie in blur, noise, uneven light and debris, so a
-threshold fails where the network should not.
+Nothing is downloaded and no data is needed. The cells touch and lie in blur, noise, uneven light and
+debris, so a threshold fails where the network should not.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ TRAINING_IMAGES = 24
 TRAINING_SIDE = 256
 NEW_SIDE = 1024
 SECONDS = 100.0
-"""Of training; with drawing, prediction, scores and pictures the demo stays below three minutes on two cores."""
+"""Of training; with drawing, prediction, scores and pictures the demo stays below three minutes."""
 
 MARK = "demo.json"
 
@@ -42,6 +42,7 @@ class Demo:
 
     @property
     def run(self) -> Path:
+        """The run folder."""
         return self.folder / "run"
 
     def part(self, *names: str) -> Path:
@@ -102,7 +103,11 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         found = read_json(mark)
         if found != wanted:
             raise UsageError(
-                Problem(f"holds a demo with {found}, not {dict(wanted)}", str(folder), fix="give another folder with -o")
+                Problem(
+                    f"holds a demo with {found}, not {dict(wanted)}",
+                    str(folder),
+                    fix="give another folder with -o",
+                )
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(Problem("is not empty", str(folder), "a new folder", "give another folder with -o"))
@@ -147,7 +152,10 @@ def _picture(demo: Demo) -> Path:
     ):
         _write(pictures / f"{name}.png", picture)
     crop = slice(0, NEW_SIDE // 2)
-    _write(pictures / "result.png", draw.result_strip(image[crop, crop], truth[crop, crop], prediction[crop, crop]))
+    _write(
+        pictures / "result.png",
+        draw.result_strip(image[crop, crop], truth[crop, crop], prediction[crop, crop]),
+    )
     return pictures / "result.png"
 
 
@@ -170,7 +178,9 @@ def _text(demo: Demo, rows: list[tuple[str, Evaluation]], strip: Path) -> str:
         figures = found.to_json()
         objects = figures["objects"]
         values = (figures["classes"]["1"]["dice"], objects["ap50"], objects["mean_ap"], objects["pq"])
-        lines.append(f"{name:<18}" + "".join(f"{_number(v):>{w}}" for v, w in zip(values, (8, 8, 9, 8), strict=True)))
+        lines.append(
+            f"{name:<18}" + "".join(f"{_number(v):>{w}}" for v, w in zip(values, (8, 8, 9, 8), strict=True))
+        )
     lines += [
         "(Dice of the foreground pixels; objects matched one to one, AP = TP / (TP + FP + FN))",
         f"look at    {strip}",

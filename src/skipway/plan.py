@@ -12,7 +12,7 @@ from typing import Any
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import Problem, UsageError
-from skipway.models import BUILDERS, geometry_of
+from skipway.models import BUILDERS, build
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
@@ -179,10 +179,12 @@ def make_plan(
         "width": width,
         "depth": depth,
     }
+    if model not in ("unet_2015", "unet_3_plus"):
+        config |= {"norm": "batch", "dropout": 0.0}
     loss = request.loss or (
         "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
     )
-    patch = _patch(request, data, geometry_of(model, config), published=published)
+    patch = _patch(request, data, _geometry(model, config), published=published)
     steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
     optimiser = request.optimiser or ("sgd" if published else "adamw")
     return Plan(
@@ -209,6 +211,14 @@ def make_plan(
     )
 
 
+def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
+    """Size arithmetic of a network, without memory for its weights."""
+    import torch
+
+    with torch.device("meta"):
+        return build(model, **config).geometry
+
+
 def _patch(request: Request, data: Fingerprint, geometry: Geometry, *, published: bool) -> tuple[int, ...]:
     """Input side per axis: the image as far as memory goes, rounded up to what the network takes.
 
@@ -218,7 +228,7 @@ def _patch(request: Request, data: Fingerprint, geometry: Geometry, *, published
         wanted = [request.patch] * geometry.ndim
     else:
         limit = TILE_2015 if published else MAX_PATCH
-        sides = [side + 2 * margin for side, margin in zip(data.median_size, geometry.margin, strict=True)]
+        sides = [side + 2 * margin for side, margin in zip(data.median, geometry.margin, strict=True)]
         floor = [2 * margin + stride for margin, stride in zip(geometry.margin, geometry.stride, strict=True)]
         wanted = [max(min(side, limit), least) for side, least in zip(sides, floor, strict=True)]
     return geometry.next_legal(wanted)
@@ -238,6 +248,6 @@ def _class_weights(loss: str, data: Fingerprint) -> tuple[float, ...]:
 
 
 def _min_area(data: Fingerprint, labels: LabelMap) -> int:
-    if labels.task != "objects" or not data.median_diameter:
+    if labels.task != "objects" or not data.diameter:
         return 0
-    return int(SMALL_OBJECT * math.pi / 4 * data.median_diameter**2)
+    return int(SMALL_OBJECT * math.pi / 4 * data.diameter**2)

@@ -120,7 +120,7 @@ def write_tensors(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> Non
     """
     from safetensors.numpy import save
 
-    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    ordered = {name: np.array(tensors[name], order="C") for name in sorted(tensors)}
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
     metadata = {_FACTS: text, _HASH: _digest(ordered, text)}
     with replacing(path) as file:

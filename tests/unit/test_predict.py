@@ -74,7 +74,9 @@ def relative_error(model, image, tile, planner=tiles):
 
 def small(name, seed=0, dtype=torch.float64, **config):
     torch.manual_seed(seed)
-    return amplifying(models.build(name, **{"in_channels": 1, "classes": 3, "width": 4} | config), seed, dtype)
+    return amplifying(
+        models.build(name, **{"in_channels": 1, "classes": 3, "width": 4} | config), seed, dtype
+    )
 
 
 PLAIN = [
@@ -112,6 +114,17 @@ def test_tiles_equal_the_whole_image_in_float64(name, config, tile):
     assert changed == 0
 
 
+@pytest.mark.parametrize("name", ["unet", "unet_2015"])
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_sixty_sizes_with_tiles_that_are_as_small_as_can_be_and_larger(name, depth):
+    model = small(name, depth=depth, width=2)
+    step = model.geometry.stride[0]
+    for side in range(1, 91, 3):
+        for tile, size in ((step, (side, 5)), (3 * step + 1, (91 - side, side))):
+            error, changed = relative_error(model, picture(1, *size), tile)
+            assert (error <= EXACT, changed) == (True, 0), (size, tile, error)
+
+
 CASES = [
     ("unet", {"depth": 3}, (61, 83), 8),
     ("unet", {"depth": 4, "up": "bilinear"}, (131, 97), 16),
@@ -123,6 +136,7 @@ MUTANTS = {
     "one stride less": ("else _up(halo - margin, stride)", "else _up(halo - margin, stride) - stride"),
     "step of a legal output": (
         ("side // s * s", "side"),
+        ("step = _up(-(-inner // tiles), self.stride)", "step = -(-inner // tiles)"),
         ("start // self.stride * self.stride - self.margin", "start - self.margin"),
     ),
     "zeros instead of the mirror": (

@@ -210,10 +210,12 @@ def test_long_curves_are_thinned_to_means():
 
 EVALUATION = {
     "n": 3,
+    "pixel_error": 0.0625,
+    "warnings": ["one mask was empty"],
     "classes": {
-        "0": {"dice": 0.99, "iou": 0.98},
-        "7": {"dice": 0.9, "iou": 0.8},
-        "9": {"dice": 0.5, "iou": None},
+        "0": {"dice": 0.99, "iou": 0.98, "n": 3},
+        "7": {"dice": 0.9, "iou": 0.8, "n": 2},
+        "9": {"dice": 0.5, "iou": None, "n": 1},
     },
     "objects": {"ap50": 0.75, "pq": 0.625},
     "convention": "per image, then mean",
@@ -238,6 +240,15 @@ def test_headline_averages_the_classes_that_are_not_background():
     figures = scores.headline(EVALUATION, {"classes": {"7": {"dice": 0.4}, "9": {"dice": 0.6}}})
     assert [(f.name, f.value) for f in figures] == [("AP at 0.5", 0.75), ("Dice", 0.7), ("PQ", 0.625)]
     assert [f.baseline for f in figures] == [None, 0.5, None]
+
+
+def test_tables_put_the_baseline_under_each_class_and_n_first():
+    otsu = {"classes": {"7": {"dice": 0.25}}}
+    classes, objects = scores.summary_tables(EVALUATION, otsu, "Otsu", {"7": "nucleus"})
+    assert classes.columns == ("n", "Dice", "IoU")
+    assert classes.rows[1] == ("7 · nucleus", False, (2, 0.9, 0.8))
+    assert classes.rows[2] == ("Otsu, 7 · nucleus", True, (None, 0.25, None))
+    assert objects.rows == (("this run", False, (0.75, 0.625)),)
 
 
 def test_the_table_of_images_is_bounded_and_says_what_it_leaves_out():
@@ -330,7 +341,9 @@ def test_page_shows_what_a_sceptic_asks_for(report):
         "12 pairs, by equal stem",
         "skipway train images masks -o run",
         "few images",
+        "one mask was empty",
         "per image, then mean",
+        "wrong class: 0.0625",
         "the last fifth by name",
         "7 · nucleus",
         "Otsu 0.125",

@@ -26,7 +26,7 @@ def test_tensors_and_facts_come_back(tmp_path):
     assert facts == {"step": 3, "name": "é"}
     assert tensors.keys() == TENSORS.keys()
     for name, value in TENSORS.items():
-        assert tensors[name].dtype == value.dtype
+        assert (tensors[name].dtype, tensors[name].shape) == (value.dtype, value.shape)
         np.testing.assert_array_equal(tensors[name], value)
 
 

@@ -1,5 +1,4 @@
-"""Augmentation of one patch: numbers are drawn first, then one coordinate map moves image, labels and
-weights.
+"""Augmentation of one patch: numbers are drawn first, then one map moves image, labels and weights.
 
 For a pixel u of the patch, measured from the patch's centre, the source position in the image is
 
@@ -112,7 +111,8 @@ class Params:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Params":
         """The inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
 
 def draw(
@@ -213,9 +213,12 @@ def positions(params: Params, patch: Sequence[int]) -> Tensor:
     axes = len(patch)
     matrix = _linear(params, axes)
     core = np.zeros((axes, *[NODES + 2] * axes))
-    core[(slice(None), *[slice(NODES)] * axes)] = np.tensordot(matrix, _nodes(params, axes), 1)
+    inner: tuple[slice, ...] = (slice(None), *(slice(NODES),) * axes)
+    core[inner] = np.tensordot(matrix, _nodes(params, axes), 1)
     for axis in range(axes):  # u of this axis times 1 of the others
-        core[(slice(None), *[NODES if a == axis else NODES + 1 for a in range(axes)])] = matrix[:, axis]
+        place = (NODES if other == axis else NODES + 1 for other in range(axes))
+        column: tuple[Any, ...] = (slice(None), *place)
+        core[column] = matrix[:, axis]
     out = torch.from_numpy(core).float()
     for side in patch:
         u = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
@@ -337,11 +340,12 @@ def _resample(
 
 def _nearest(window: NDArray[np.integer], at: Tensor, sides: list[int]) -> Tensor:
     """Labels at the nearest pixels; integers all the way, since float32 cannot count beyond 2^24."""
-    flat = torch.zeros(at.shape[1:], dtype=torch.int64)
+    whole = torch.int32 if math.prod(sides) < 2**31 else torch.int64  # half the memory to walk through
+    flat = torch.zeros(at.shape[1:], dtype=whole)
     for line, side in zip(at, sides, strict=True):
-        flat.mul_(side).add_(line.add(0.5).long())  # positions are not negative here, so truncation is
-        rounding
-    return torch.from_numpy(window.astype(np.int64, copy=False).reshape(-1)).take(flat)
+        flat.mul_(side).add_(line.add(0.5).to(whole))  # positions are positive here, so this rounds
+    values = torch.from_numpy(window.astype(np.int64, copy=False).reshape(-1))
+    return values.index_select(0, flat.view(-1)).view(flat.shape)
 
 
 def _read(

@@ -98,6 +98,7 @@ def some(paths: Iterable[Path], limit: int = 8) -> str:
 
 
 def empty(root: Path, what: str) -> DataError:
+    """The error for a folder without images, naming what is in it instead."""
     present = Counter(p.suffix.lower() or "no suffix" for p in root.rglob("*") if p.is_file())
     seen = ", ".join(f"{count} {suffix}" for suffix, count in present.most_common(4)) or "nothing"
     return data_error(
@@ -110,4 +111,5 @@ def empty(root: Path, what: str) -> DataError:
 
 
 def data_error(found: str, where: Path, expected: str, fix: str, code: str) -> DataError:
+    """One problem as an error."""
     return DataError(Problem(found, shown(where), expected, fix, code))

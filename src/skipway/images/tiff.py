@@ -286,6 +286,9 @@ class _Segments:
         self._planes = keyframe.samplesperpixel if int(keyframe.planarconfig) == 2 else 1
         self._samples = keyframe.samplesperpixel
         within_budget(path, self._step, self._samples // self._planes, max_pixels, "a strip or tile")
+        pieces, needed = len(keyframe.dataoffsets), self._planes * self._down * self._across
+        if pieces < needed:  # a size that the header invents is found here, before memory is taken for it
+            raise ValueError(f"TIFF holds {pieces} of {needed} strips or tiles")
         self._file, self._pages, self._keyframe, self._axes = file, series.pages, keyframe, axes
         self._kept: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._kept_bytes, self._lock = 0, Lock()

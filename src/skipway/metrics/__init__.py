@@ -5,9 +5,9 @@ Plain functions on numpy arrays. A score that has no value (0/0, an empty image 
 `docs/metrics.md`.
 """
 
-from .baseline import otsu_mask, otsu_threshold
-from .membranes import MembraneScores, membrane_scores, segments, thin, v_info, v_rand
-from .objects import (
+from skipway.metrics.baseline import otsu_mask, otsu_threshold
+from skipway.metrics.membranes import MembraneScores, membrane_scores, segments, thin, v_info, v_rand
+from skipway.metrics.objects import (
     AP_THRESHOLDS,
     Matching,
     ObjectScores,
@@ -20,7 +20,7 @@ from .objects import (
     overlap_table,
     seg,
 )
-from .pixel import PixelScores, confusion, mean_defined, pixel_error, scores
+from skipway.metrics.pixel import PixelScores, confusion, mean_defined, pixel_error, scores
 
 __all__ = [
     "AP_THRESHOLDS",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .objects import OverlapTable, components, overlap_table
-from .pixel import mean_defined
+from skipway.metrics.objects import OverlapTable, components, overlap_table
+from skipway.metrics.pixel import mean_defined
 
 #: Thresholds at which an interior probability is cut: 0, 0.1 … 1.
 EM_THRESHOLDS: tuple[float, ...] = tuple(k / 10 for k in range(11))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pixel import mean_defined
+from skipway.metrics.pixel import mean_defined
 
 #: 0.50, 0.55 … 0.95 as the nearest floats: a running sum drifts to 0.6000000000000001 and loses exact ties.
 AP_THRESHOLDS: tuple[float, ...] = tuple((50 + 5 * k) / 100 for k in range(10))

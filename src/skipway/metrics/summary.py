@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .membranes import MembraneScores, best_threshold
-from .objects import ObjectScores
-from .pixel import PixelScores, mean_defined
+from skipway.metrics.membranes import MembraneScores, best_threshold
+from skipway.metrics.objects import ObjectScores
+from skipway.metrics.pixel import PixelScores, mean_defined
 
 _PIXEL_COLUMNS = ("dice", "iou", "sensitivity", "specificity", "precision", "f2")
 _OBJECT_COLUMNS = ("ap50", "ap75", "mean_ap", "pq", "sq", "rq", "seg")
@@ -65,7 +65,8 @@ class Evaluation:
         """
         cuts = self._cuts()
         out: dict[str, Any] = {"n": self.n, "pixel_error": self.pixel_error}
-        out["classes"] = {value: self._class_means(value) for value in self._values()}
+        if self._values():
+            out["classes"] = {value: self._class_means(value) for value in self._values()}
         if self._with_objects():
             out["objects"] = self._object_means()
         if cuts is not None:
@@ -101,7 +102,7 @@ class Evaluation:
         for value in self._values():
             means = self._class_means(value)
             rows.append((value, str(means["n"]), *(_text(means[name]) for name in _PIXEL_COLUMNS)))
-        lines += _aligned(rows)
+        lines += _aligned(rows) if rows[1:] else []
         if self._with_objects():
             means = self._object_means()
             cells = ("", str(means["n"]), *(_text(means[name]) for name in _OBJECT_COLUMNS))
@@ -174,7 +175,8 @@ def _means(
 
 def _image_json(image: ImageScores, cuts: tuple[int, int] | None) -> dict[str, Any]:
     out: dict[str, Any] = {"name": image.name, "pixel_error": image.pixel_error}
-    out["classes"] = {value: asdict(one) for value, one in image.classes.items()}
+    if image.classes:
+        out["classes"] = {value: asdict(one) for value, one in image.classes.items()}
     if image.objects is not None:
         out["objects"] = asdict(image.objects)
     if cuts is not None:

@@ -78,6 +78,7 @@ class ChannelLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
         self.eps = eps
+        self.path: Path = ()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` of shape (B, C, *S)."""

@@ -25,8 +25,7 @@ def path_of(module: nn.Module, ndim: int) -> Path:
     """The layers of a module as steps of size arithmetic.
 
     Norms count as pointwise; whether they look at the whole tile is `blocks.tile_exact`. A module of another
-    kind says its own path in an attribute `path`, or has none and is taken as pointwise when it has no
-    children.
+    kind says its own path in an attribute `path`, () when it is pointwise.
 
     Raises:
         TypeError: The module's arithmetic is not known.
@@ -51,13 +50,9 @@ def path_of(module: nn.Module, ndim: int) -> Path:
 
 
 def _window(module: Any, ndim: int) -> Layer:
-    parts = zip(
-        _per_axis(module.kernel_size, ndim),
-        _per_axis(module.stride, ndim),
-        _per_axis(module.padding, ndim),
-        strict=True,
-    )
-    return tuple(Window(kernel, stride, padding) for kernel, stride, padding in parts)
+    names = ("kernel_size", "dilation", "stride", "padding")
+    parts = zip(*(_per_axis(getattr(module, name), ndim) for name in names), strict=True)
+    return tuple(Window(1 + dilation * (kernel - 1), stride, pad) for kernel, dilation, stride, pad in parts)
 
 
 def _per_axis(value: Any, ndim: int) -> tuple[Any, ...]:

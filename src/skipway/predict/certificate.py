@@ -70,17 +70,19 @@ class Witness:
     def __init__(
         self, size: Sequence[int], tile: int | Sequence[int], geometry: Geometry, seed: object
     ) -> None:
-        self._steps = round_tile(tile, geometry)
+        steps = round_tile(tile, geometry)
         rng = np.random.default_rng(zlib.crc32(repr((tuple(size), seed)).encode()))
-        sides = [min(LARGEST[len(size)], max(1, step // 2)) for step in self._steps]
-        cuts = seams(size, tile, geometry)
+        axes = zip(size, steps, seams(size, tile, geometry), strict=True)
         self.window = tuple(
-            _across(side, min(width, side), axis_cuts, rng)
-            for side, width, axis_cuts in zip(size, sides, cuts, strict=True)
+            _across(side, min(side, LARGEST[len(size)], max(1, step // 2)), cuts, rng)
+            for side, step, cuts in axes
         )
-        # The check reads twice the halo where a tile's memory allows it: a halo that is too small shows.
-        room = zip(self._steps, self.window, geometry.stride, geometry.halo, strict=True)
-        extra = [max(s, min(halo, (step - (w.stop - w.start)) // 2 // s * s)) for step, w, s, halo in room]
+        # The check reads up to twice the halo, as far as the memory of a tile allows, so that a halo which is
+        # too small shows.
+        room = zip(steps, self.window, geometry.stride, geometry.halo, strict=True)
+        extra = [
+            max(0, min(halo, (step - (w.stop - w.start) - s) // 2 // s * s)) for step, w, s, halo in room
+        ]
         self.tile = tile_around(size, self.window, geometry, extra=extra)
         self._logits: Tensor | None = None
 

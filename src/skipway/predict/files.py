@@ -92,11 +92,9 @@ def predict_files(
             failed.append(error if _names(error, source) else type(error)(Problem(str(error), str(source))))
             event({"event": "warning", "text": str(failed[-1])})
             continue
-        written.append(target)
-        worst = max(
-            (c for c in (worst, certificate) if c is not None), key=lambda c: (c.tiles > 1, c.max_difference)
-        )
-        event({"event": "file", "name": source.name, "written": str(target), "done": done, "of": len(jobs)})
+        written.append(mask)
+        worst = certificate if worst is None else max(worst, certificate, key=_rank)
+        event({"event": "file", "name": source.name, "written": str(mask), "done": done, "of": len(jobs)})
     return Summary(tuple(written), tuple(failed), worst)
 
 
@@ -108,7 +106,9 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, 
     """Every image with the file its mask goes to."""
     root = images if images.is_dir() else images.parent
     if images.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UsageError(Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o"))
+        raise UsageError(
+            Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o")
+        )
     jobs = [(path, output / Path(name).parent / output_name(path)) for name, path in find_images(images)]
     there = [target for _, target in jobs if target.exists()]
     if there and not options.overwrite:
@@ -122,12 +122,16 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, 
     return jobs
 
 
-def _predict_file(predictor: Predictor, source: Path, target: Path, options: FileOptions) -> tuple[Path, Certificate]:
+def _predict_file(
+    predictor: Predictor, source: Path, target: Path, options: FileOptions
+) -> tuple[Path, Certificate]:
     """All pages of one file; the mask's path and the certificate with the largest difference."""
     pages, certificates = [], []
     with open_image(source) as image:
         for page in range(image.pages):
-            maps = np.empty((predictor.task.outputs, *image.size), np.float32) if options.probabilities else None
+            maps = (
+                np.empty((predictor.task.outputs, *image.size), np.float32) if options.probabilities else None
+            )
             found = predictor.predict_page(
                 image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(maps)
             )
@@ -138,7 +142,9 @@ def _predict_file(predictor: Predictor, source: Path, target: Path, options: Fil
                 write_probabilities(target.with_name(f"{target.stem}_probabilities{number}.tif"), maps)
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
     palette = predictor.task.labels.palette
-    written = write_labels(target, labels, palette=None if options.objects or palette is None else np.asarray(palette))
+    written = write_labels(
+        target, labels, palette=None if options.objects or palette is None else np.asarray(palette)
+    )
     return written, max(certificates, key=_rank)
 
 

@@ -72,7 +72,7 @@ class Predictor:
             DataError: the channels are not those of the training images.
         """
         image = channels_first(np.asarray(array), self.model.in_channels)
-        constants = self.normalisation.constants_of(image)
+        constants = self.normalisation.constants(image)
         found = predict_array(self.model, image, constants, tile=tile, device=self.device)
         return self.task.decode(found.labels)
 

@@ -169,7 +169,9 @@ class _Run:
 
     @classmethod
     def of(cls, model: nn.Module, pixels: Pixels, normalise: Normaliser | None, options: Options) -> "_Run":
-        geometry, channels = model.geometry, pixels.shape[0]
+        geometry, channels = getattr(model, "geometry", None), pixels.shape[0]
+        if not isinstance(geometry, Geometry):
+            raise TypeError(f"{type(model).__name__} has no geometry that says how far it looks")
         _check_axes(model, pixels.shape, geometry)
         if (device := options.get("device")) is not None:
             model.to(device)
@@ -177,13 +179,13 @@ class _Run:
         offset, scale = normalise if normalise is not None else (np.zeros(channels), np.ones(channels))
         column = (channels, *(1,) * geometry.ndim)
         # The constants in the network's own precision, so that a tile is not computed in another one.
-        exact = np.float64 if weight.dtype == torch.float64 else np.float32
+        exact: type[np.floating] = np.float64 if weight.dtype == torch.float64 else np.float32
         return cls(
             model,
             pixels,
             geometry,
-            np.asarray(offset, exact).reshape(column),
-            np.asarray(scale, exact).reshape(column),
+            np.asarray(offset).astype(exact).reshape(column),
+            np.asarray(scale).astype(exact).reshape(column),
             options.get("outputs", "last"),
             weight.device,
             weight.dtype,

@@ -85,7 +85,7 @@ class ReportInput:
         versions: Program and version.
         command: What to type to repeat the run.
         baseline: Simple method to compare with, or None.
-        warnings: What the reader must know before trusting a number.
+        warnings: What the reader must know before trusting a number; those of `validation` are added.
     """
 
     title: str
@@ -139,6 +139,7 @@ def render(report: ReportInput) -> str:
         report=report,
         baseline_name=report.baseline.name if report.baseline else "",
         n=report.validation.get("n", len(report.split.val)),
+        warnings=[*report.warnings, *report.validation.get("warnings", ())],
         convention=_convention(report.validation.get("convention", "")),
         figures=scores.headline(report.validation, baseline, background),
         tables=scores.summary_tables(

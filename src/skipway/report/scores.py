@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NAMES = {
+    "n": "n",
     "dice": "Dice",
     "iou": "IoU",
     "sensitivity": "Sensitivity",
@@ -17,6 +18,8 @@ NAMES = {
     "ap75": "AP at 0.75",
     "mean_ap": "mean AP",
     "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
     "seg": "SEG",
     "v_rand": "V_rand",
     "v_info": "V_info",
@@ -50,7 +53,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, bool, tuple[float | None, ...]], ...]
+    rows: tuple[tuple[str, bool, tuple[float | int | None, ...]], ...]
     note: str = ""
 
 
@@ -123,7 +126,9 @@ def summary_tables(
         if beside:
             rows.append((f"{baseline_name}, {shown}", True, beside))
     if rows:
-        tables.append(_table("Classes, pixel by pixel", rows))
+        error = _finite(evaluation.get("pixel_error"))
+        note = "" if error is None else f"Share of pixels with the wrong class: {error:.4f}."
+        tables.append(_table("Classes, pixel by pixel", rows, note))
     for group, title in (("objects", "Objects"), ("em", "Membranes")):
         if evaluation.get(group):
             rows = [("this run", False, evaluation[group])]
@@ -133,15 +138,16 @@ def summary_tables(
     return tuple(tables)
 
 
-def _table(title: str, rows: Sequence[tuple[str, bool, Scores]]) -> Table:
-    keys = [key for key in rows[0][2] if key in NAMES]
+def _table(title: str, rows: Sequence[tuple[str, bool, Scores]], note: str = "") -> Table:
+    keys = [key for key in NAMES if key in rows[0][2]]
+    numbers = (
+        [scores.get("n") if key == "n" else _finite(scores.get(key)) for key in keys] for *_, scores in rows
+    )
     return Table(
         title,
         tuple(NAMES[key] for key in keys),
-        tuple(
-            (name, is_baseline, tuple(_finite(scores.get(key)) for key in keys))
-            for name, is_baseline, scores in rows
-        ),
+        tuple((name, baseline, tuple(row)) for (name, baseline, _), row in zip(rows, numbers, strict=True)),
+        note,
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skipway.data.labels import LabelMap
 from skipway.losses import IGNORE
 from skipway.metrics.objects import components
-from skipway.metrics.pixel import confusion_matrix, mean_defined, pixel_scores
+from skipway.metrics.pixel import confusion, mean_defined, scores
 from skipway.weight_maps import border_weights
 
 
@@ -49,8 +49,13 @@ class Classes:
 
     def score(self, decoded: NDArray[Any], mask: NDArray[Any]) -> float | None:
         """Mean Dice over the classes other than background that occur in mask or prediction."""
-        table = confusion_matrix(self.target(mask), self.labels.encode(decoded), self.outputs, ignore=IGNORE)
-        return mean_defined(pixel_scores(table, index).dice for index in range(1, self.outputs))[0]
+        table = confusion(self._counted(mask), self._counted(decoded), self.outputs, ignore=self.outputs)
+        return mean_defined(one.dice for one in scores(table)[1:])[0]
+
+    def _counted(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class indices, with the number of classes where nothing is annotated."""
+        indices = self.labels.encode(mask)
+        return np.where(indices == IGNORE, np.uint8(self.outputs), indices)
 
 
 def _regions(target: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:

@@ -9,7 +9,6 @@ from skipway.data.fingerprint import Normalisation
 from skipway.data.layouts import Pair
 from skipway.data.sampling import Sample
 from skipway.images import open_image, open_mask
-from skipway.predict.stream import normalised
 from skipway.tasks import Task
 
 CACHE_BYTES = 2 * 1024**3
@@ -63,9 +62,12 @@ class TrainingSet:
     def _decode(self, pair: Pair) -> Sample:
         with open_image(pair.image.path) as file:
             page = pair.image.page or 0
-            image = normalised(file.read(page), self._normalisation.constants(file, page))
+            offset, scale = (
+                v.astype(np.float32)[:, None, None] for v in self._normalisation.constants(file, page)
+            )
+            image = (file.read(page).astype(np.float32) - offset) / scale
         with open_mask(pair.mask.path) as file:
             mask = file.read(pair.mask.page or 0)[0]
         target = self._task.target(mask)
         weights = self._task.weights(mask) if self._weighted else None
-        return Sample(np.ascontiguousarray(image), target, weights)
+        return Sample(image, target, weights)

@@ -8,8 +8,7 @@ MEASURED_STEPS = 20
 """Steps run before the number of steps is derived from a time budget; the warm-up is longer, so they don't depend on it."""
 
 VALIDATIONS = 8
-VALIDATION_SHARE = 0.1
-"""Validations during a training, and the largest share of a time budget they may take together."""
+"""Validations during a training."""
 
 
 def learning_rate(plan: Plan, step: int, total: int | None) -> float:

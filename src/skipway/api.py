@@ -1,0 +1,450 @@
+"""Everything the command line can do, as Python calls."""
+
+import datetime
+import math
+import platform
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skipway import __version__
+from skipway.data.layouts import Pair
+from skipway.devices import resolve_device
+from skipway.errors import Problem, UsageError
+from skipway.evaluation import Evaluation
+from skipway.evaluation.arrays import evaluate_arrays
+from skipway.images import open_image, write_labels
+from skipway.metrics.baseline import otsu_mask
+from skipway.metrics.pixel import mean_defined
+from skipway.models import build
+from skipway.plan import Request
+from skipway.predict.files import FileOptions, Summary, predict_files
+from skipway.predict.predictor import Predictor
+from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
+from skipway.runs import FORMAT, MARK, Run
+from skipway.tasks import Task
+from skipway.training.prepare import Prepared, check_data, described, prepare
+from skipway.training.session import read_mask, run_training
+
+Event = Callable[[Mapping[str, Any]], None]
+
+CASES = 6
+"""Validation images shown in the report, the worst first."""
+
+__all__ = ["Predictor", "Trained", "load", "predict_files", "seconds", "train", "train_run"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        run: Its folder.
+        evaluation: Scores on the validation images.
+        baseline: Score of the simplest method on the same images; None where there is none.
+        score: The same score of the run.
+        score_name: What the two are.
+        device: Where it ran.
+    """
+
+    run: Run
+    evaluation: Mapping[str, Any]
+    score: float | None
+    baseline: float | None
+    baseline_name: str
+    score_name: str
+    device: str
+
+    def predict(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Masks of one image in memory; see `Predictor.predict`."""
+        return load(self.run.path, device=self.device).predict(array)
+
+    @property
+    def summary(self) -> str:
+        """The last lines that `skipway train` prints."""
+        score, baseline = (
+            "n/a" if value is None else f"{value:.3f}" for value in (self.score, self.baseline)
+        )
+        return "\n".join(
+            (
+                f"{'score':<10} {score}, {self.score_name}, mean over {self.evaluation['n']} validation images",
+                f"{'baseline':<10} {baseline}, {self.baseline_name} on the same images",
+                f"{'report':<10} {self.run.path / 'report.html'}",
+                f"{'next':<10} skipway predict {shlex.quote(str(self.run.path))} NEW_IMAGES -o OUT",
+            )
+        )
+
+
+def train(
+    images: Path | str,
+    masks: Path | str | None = None,
+    output: Path | str = "run",
+    *,
+    task: str | None = None,
+    val: Path | str | None = None,
+    time: str | float | None = None,
+    device: str | None = None,
+    suffix: str | None = None,
+    event: Event = lambda _: None,
+    **choices: Any,
+) -> Trained:
+    """Train a network on images and masks, or go on where the same call stopped.
+
+    Args:
+        images: Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/.
+        masks: Folder of masks, or a multi-page TIFF.
+        output: Run folder.
+        task: "classes" or "objects"; read from the masks by default.
+        val: Validation data; the last fifth of the names by default.
+        time: Wall-clock budget, seconds or text such as "20m".
+        device: Where to run.
+        suffix: What a mask's name has that its image's has not.
+        event: Told of what happens, one dictionary an event.
+        **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
+
+    Returns:
+        The finished run.
+
+    Raises:
+        SkipwayError: see `skipway.errors` for the kinds.
+    """
+    try:
+        request = Request(**choices, seconds=None if time is None else seconds(time))
+    except TypeError as error:
+        raise UsageError(Problem(str(error).partition("__init__() ")[2] or str(error), "train")) from error
+    return train_run(
+        Path(images),
+        None if masks is None else Path(masks),
+        Path(output),
+        request,
+        task=task,
+        val=None if val is None else Path(val),
+        suffix=suffix,
+        device=device,
+        event=event,
+    )
+
+
+def load(run: Path | str, device: str | None = None) -> Predictor:
+    """Load a run folder to predict with; see `Predictor.load`."""
+    return Predictor.load(run, device)
+
+
+def train_run(
+    images: Path,
+    masks: Path | None,
+    output: Path,
+    request: Request,
+    *,
+    task: str | None = None,
+    val: Path | None = None,
+    suffix: str | None = None,
+    device: str | None = None,
+    event: Event,
+) -> Trained:
+    """Check, split, plan, train, evaluate, report: what `skipway train` does.
+
+    Args:
+        images: See `train`.
+        masks: See `train`.
+        output: Run folder.
+        request: What the user named.
+        task: See `train`.
+        val: See `train`.
+        suffix: See `train`.
+        device: See `train`.
+        event: Told of what happens.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: the folder holds another run, or something else.
+        DataError: the data cannot be used.
+        Interrupted: a stop was asked for; the same call goes on.
+    """
+    where = resolve_device(device)
+    asked = _asked(images, masks, task, val, suffix, request)
+    run = _claim(output, asked)
+    checked = check_data(images, masks, task=task, suffix=suffix)
+    prepared = prepare(checked, request, val=val, device=where)
+    lines = described(checked, prepared, _parameters(prepared), where)
+    for name, text in lines.items():
+        event({"event": "line", "name": name, "text": text})
+    for text in (*checked.warnings, *prepared.split.warnings):
+        event({"event": "warning", "text": text})
+    run = Run.create(output) if not run.exists else run
+    with run.locked():
+        run.sweep()
+        prepared = _stored(run, prepared, asked)
+        if not run.read("run")["finished"]:
+            with _stop_signals() as stopped:
+                run_training(prepared, run, where, event, stopped)
+            _evaluate(run, prepared, where, lines, (*checked.warnings, *prepared.split.warnings), event)
+            run.write("run", {**run.read("run"), "finished": True})
+            (run.path / "state.safetensors").unlink(missing_ok=True)
+        else:
+            event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
+    figures = run.read("evaluation")
+    return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
+
+
+def seconds(text: str | float) -> float:
+    """A duration: a number of seconds, or text such as 90s, 20m, 1.5h or 1h30m.
+
+    Raises:
+        UsageError: it is none.
+
+    >>> seconds("20m"), seconds("1h30m"), seconds(45)
+    (1200.0, 5400.0, 45.0)
+    """
+    if isinstance(text, int | float):
+        return float(text)
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?", text.strip())
+    try:
+        hours, minutes, rest = (
+            (float(part or 0) for part in parts.groups()) if parts and text.strip() else (0, 0, 0)
+        )
+    except ValueError:
+        hours = minutes = rest = 0.0
+    total = 3600 * hours + 60 * minutes + rest
+    if not total > 0 or not math.isfinite(total):
+        raise UsageError(Problem(f"found {text!r}", "--time", "a duration above 0 such as 90s, 20m or 2h"))
+    return total
+
+
+def _asked(
+    images: Path, masks: Path | None, task: str | None, val: Path | None, suffix: str | None, request: Request
+) -> dict[str, Any]:
+    """What makes two commands the same command, as it is stored."""
+    paths = {"images": images, "masks": masks, "val": val}
+    return {
+        **{name: None if path is None else str(path.resolve()) for name, path in paths.items()},
+        "task": task,
+        "suffix": suffix,
+        **asdict(request),
+    }
+
+
+def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
+    """The run of this very command, or a folder that is free for it; nothing is written.
+
+    Raises:
+        UsageError: the folder holds another run; the message names what differs.
+    """
+    run = Run(output)
+    if not run.exists:
+        if output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
+            found = "the folder is not empty and holds no run"
+            raise UsageError(
+                Problem(found, str(output), "a new or empty folder", "give another name with -o")
+            )
+        return run
+    before = Run.open(output).read("run")["asked"]
+    differs = [name for name in asked if before.get(name) != asked[name]]
+    if differs:
+        shown = ", ".join(f"{name} {before.get(name)} (now {asked[name]})" for name in differs[:3])
+        raise UsageError(
+            Problem(
+                f"the folder holds another run: {shown}",
+                str(output),
+                "the same command, to go on with it",
+                "give another folder with -o",
+            )
+        )
+    return run
+
+
+def _stored(run: Run, prepared: Prepared, asked: Mapping[str, Any]) -> Prepared:
+    """Write a new run's parts; of a run that stands, return its own, once the data are seen to be the same."""
+    if run.exists:
+        before = Prepared.read(run)
+        if dict(before.split.hashes) != dict(prepared.split.hashes):
+            changed = set(before.split.hashes.items()) ^ set(prepared.split.hashes.items())
+            names = sorted({name for name, _ in changed})
+            raise UsageError(
+                Problem(
+                    f"{len(names)} images differ from those the run was started with, the first {names[0]}",
+                    str(run.path),
+                    "the same images, to go on with it",
+                    "give another folder with -o",
+                )
+            )
+        return before
+    prepared.write(run)
+    run.write("versions", versions())
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    run.write(
+        MARK.removesuffix(".json"),
+        {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
+    )
+    return prepared
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on besides the data and the plan."""
+    return {
+        "skipway": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _parameters(prepared: Prepared) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(prepared.plan.model, **prepared.plan.config).parameters())
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand, the second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals belong to somebody else
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _evaluate(
+    run: Run,
+    prepared: Prepared,
+    device: torch.device,
+    lines: Mapping[str, str],
+    warnings: tuple[str, ...],
+    event: Event,
+) -> None:
+    """Predict all validation images with the saved weights, score them and a baseline, write the report."""
+    predictor = load(run.path, device=str(device))
+    folder = run.path / "validation"
+    folder.mkdir(exist_ok=True)
+    found = []
+    for done, pair in enumerate(prepared.split.val_pairs, start=1):
+        with open_image(pair.image.path) as image:
+            labels = predictor.predict_page(image, pair.image.page or 0).labels
+        decoded = predictor.task.decode(labels)
+        name = re.sub(r"[^\w.#-]+", "_", pair.name)
+        write_labels(folder / f"{name}.tif", decoded)
+        found.append((pair.name, read_mask(pair), decoded))
+        event({"event": "file", "name": pair.name, "done": done, "of": len(prepared.split.val_pairs)})
+    simple_name, simple = _baseline(prepared)
+    evaluation = evaluate_arrays(found, prepared.labels)
+    baseline = evaluate_arrays(simple, prepared.labels)
+    task = prepared.task
+    figures = {
+        "evaluation": evaluation.to_json(),
+        "score": mean_defined(task.score(decoded, mask) for _, mask, decoded in found)[0],
+        "baseline": mean_defined(task.score(decoded, mask) for _, mask, decoded in simple)[0],
+        "baseline_name": simple_name,
+    }
+    run.write("evaluation", figures)
+    by_name = {name: (mask, decoded) for name, mask, decoded in found}
+    write_report(
+        run.path / "report.html",
+        ReportInput(
+            title=run.path.resolve().name,
+            facts=lines,
+            score_name=task.score_name,
+            metrics_csv=run.path / "metrics.csv",
+            validation=figures["evaluation"],
+            cases=_cases(prepared, evaluation, by_name),
+            plan=prepared.plan.to_json(),
+            labels=[
+                LabelRow(value, index, name)
+                for index, (value, name) in enumerate(
+                    zip(prepared.labels.values, prepared.labels.names, strict=True)
+                )
+            ],
+            split=SplitFacts(prepared.split.train, prepared.split.val, prepared.split.rule),
+            versions=versions(),
+            command=_command(run),
+            baseline=Baseline(simple_name, baseline.to_json(), figures["baseline"]),
+            warnings=warnings,
+        ),
+    )
+
+
+def _baseline(prepared: Prepared) -> tuple[str, list[tuple[str, NDArray[Any], NDArray[Any]]]]:
+    """The simplest method: Otsu's threshold for two classes, the commonest class for more."""
+    task, labels = prepared.task, prepared.labels
+    two = len(labels.values) == 2
+    commonest = int(np.argmax(prepared.fingerprint.class_shares))
+    rows = []
+    for pair in prepared.split.val_pairs:
+        mask = read_mask(pair)
+        if two:
+            class_map = _otsu(pair)
+        else:
+            class_map = np.full(mask.shape, commonest, np.uint8)
+        rows.append((pair.name, mask, task.decode(class_map)))
+    name = "Otsu threshold" if two else f"everything {labels.names[commonest]}"
+    return name, rows
+
+
+def _otsu(pair: Pair) -> NDArray[np.uint8]:
+    """1 where the mean over the channels lies above Otsu's threshold."""
+    with open_image(pair.image.path) as image:
+        pixels = image.read(pair.image.page or 0)
+    grey = pixels[0] if len(pixels) == 1 else pixels.mean(0)
+    return otsu_mask(grey).astype(np.uint8)
+
+
+def _cases(
+    prepared: Prepared, evaluation: Evaluation, by_name: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+) -> list[Case]:
+    """The worst validation images with what is needed to draw them."""
+    task, pairs = prepared.task, {pair.name: pair for pair in prepared.split.val_pairs}
+    objects = prepared.labels.task == "objects"
+    cases = []
+    for scores in evaluation.worst(CASES):
+        mask, decoded = by_name[scores.name]
+        pair = pairs[scores.name]
+        with open_image(pair.image.path) as file:
+            image = file.read(pair.image.page or 0)
+        truth = prepared.labels.instances(mask) if objects else task.target(mask)
+        prediction = decoded if objects else prepared.labels.encode(decoded)
+        cases.append(Case(scores.name, image, truth, prediction, objects, None if objects else 255))
+    return cases
+
+
+def _command(run: Run) -> str:
+    """What to type to repeat the run."""
+    asked = run.read("run")["asked"]
+    flags = {"seconds": "--time", "learning_rate": "--lr"}
+    words = [
+        "skipway",
+        "train",
+        asked["images"],
+        *([asked["masks"]] if asked["masks"] else []),
+        "-o",
+        str(run.path),
+    ]
+    defaults = asdict(Request())
+    for name, value in asked.items():
+        if name not in ("images", "masks") and value is not None and value != defaults.get(name):
+            words += [flags.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
+    return shlex.join(words)

@@ -1,0 +1,258 @@
+"""The label codec: the user's mask values on one side, class indices 0, 1, 2 … on the other.
+
+One `LabelMap` is inferred from all masks at once, stored with the run, and used again at predict and
+evaluate, so that whoever trained with {0, 255} gets {0, 255} back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.data.values import MaskValues, coding_problems, regions
+from skipway.errors import DataError, Problem
+
+IGNORE = 255
+"""Class index of pixels about which nothing is known; the loss and the scores leave them out."""
+
+MAX_CLASSES = 255
+
+TASKS = ("classes", "objects")
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What the values of the user's masks mean.
+
+    Attributes:
+        task: "classes": a value is a class. "objects": a value, or a connected region, is one object.
+        values: The user's value of class index 0, 1, …; for objects those of background and of inside.
+        names: One for each class.
+        ids: Objects only: whether every value is one object; otherwise connected regions of one value are.
+        palette: The user's colours ((r, g, b), …) by value, None without a palette.
+        ignore: Value of pixels that carry no annotation.
+    """
+
+    task: str
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    ids: bool = False
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    ignore: int | None = None
+
+    def encode(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class index of every pixel.
+
+        Args:
+            mask: The user's values, whole numbers, shape (*S).
+
+        Returns:
+            Indices, shape (*S); `IGNORE` where the mask holds the ignore value. For objects 0 and 1.
+
+        Raises:
+            DataError: a value that the training masks did not have.
+
+        >>> LabelMap("classes", (0, 128, 255), ("none", "cell", "core")).encode(np.array([255, 0])).tolist()
+        [2, 0]
+        """
+        mask = np.asarray(mask)
+        if self.task == "objects":
+            indices = (mask != self.values[0]).astype(np.uint8)
+        else:
+            known = np.asarray(self.values)
+            indices = np.minimum(np.searchsorted(known, mask), len(known) - 1).astype(np.uint8)
+            self._refuse_unknown(mask, known[indices] == mask)
+        if self.ignore is not None:
+            indices[mask == self.ignore] = IGNORE
+        return indices
+
+    def decode(self, indices: NDArray[Any]) -> NDArray[Any]:
+        """The user's values of class indices, in the smallest integer type that holds them all.
+
+        Pixels of index `IGNORE` get the ignore value.
+
+        >>> LabelMap("classes", (0, 255), ("nothing", "cell")).decode(np.array([0, 1], np.uint8)).tolist()
+        [0, 255]
+        """
+        top = max(*self.values, self.ignore or 0)
+        table = np.zeros(256, np.result_type(np.min_scalar_type(top), np.min_scalar_type(min(self.values))))
+        table[: len(self.values)] = self.values
+        if self.ignore is not None:
+            table[IGNORE] = self.ignore
+        result: NDArray[Any] = table[np.asarray(indices)]
+        return result
+
+    def instances(self, mask: NDArray[Any]) -> NDArray[np.int32]:
+        """Objects 1…n of a mask, 0 elsewhere and where nothing is annotated, shape (*S).
+
+        Where values are ids, each value is one object; otherwise each connected region (diagonals included)
+        of one value is.
+        """
+        mask = np.asarray(mask)
+        background = self.values[0]
+        if self.ignore is not None:
+            mask = np.where(mask == self.ignore, np.asarray(background, mask.dtype), mask)
+        if not self.ids:
+            return regions(mask, background)
+        known, numbers = np.unique(mask, return_inverse=True)
+        order = np.cumsum(known != background) * (known != background)
+        return order[numbers].reshape(mask.shape).astype(np.int32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "LabelMap":
+        """A label map out of a run folder.
+
+        Raises:
+            DataError: a key is unknown or missing, or a value has another type.
+        """
+        try:
+            palette = value.get("palette")
+            colours = None if palette is None else tuple((int(r), int(g), int(b)) for r, g, b in palette)
+            fields = {
+                **value,
+                "values": tuple(map(int, value["values"])),
+                "names": tuple(map(str, value["names"])),
+            }
+            found = cls(**{**fields, "palette": colours})
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(
+                Problem(f"the label map of the run is damaged ({error})", fix="train again")
+            ) from error
+        if found.task not in TASKS or len(found.names) != len(found.values) or len(found.values) < 2:
+            raise DataError(Problem("the label map of the run is damaged", fix="train again"))
+        return found
+
+    def __str__(self) -> str:
+        """One line for people: `classes {0 background, 255 foreground}`."""
+        if self.task == "objects":
+            how = "each value is one object" if self.ids else "connected regions are objects"
+            text = f"objects ({how}, background {self.values[0]})"
+        else:
+            listed = ", ".join(f"{v} {n}" for v, n in zip(self.values, self.names, strict=True))
+            text = f"classes {{{listed}}}"
+        return text if self.ignore is None else f"{text}, {self.ignore} is not annotated"
+
+    def _refuse_unknown(self, mask: NDArray[Any], known: NDArray[np.bool_]) -> None:
+        if self.ignore is not None:
+            known = known | (mask == self.ignore)
+        if known.all():
+            return
+        strange = np.unique(mask[~known])[:5].tolist()
+        raise DataError(
+            Problem(
+                f"mask values {_listed(strange)} that the training masks did not have",
+                expected=_listed(self.values),
+                fix="use masks of the same coding, or train again with these among them",
+                code="E01",
+            )
+        )
+
+
+def infer_labels(
+    masks: Mapping[str, MaskValues], task: str | None = None, ignore: int | None = None
+) -> LabelMap:
+    """The label map that explains all masks of a data set.
+
+    Without `task`, masks are read as objects when every value forms about one connected region and the values
+    look like numbers given one after the other: they differ from file to file, or there are more than 20.
+    Everything else is classes.
+
+    Args:
+        masks: File name to the values in it.
+        task: "classes", "objects", or None to look.
+        ignore: Value of pixels without annotation.
+
+    Raises:
+        DataError: one value only, mixed codings, traces of JPEG or of smoothing, negative values, palettes
+            that differ, 255 beside small class values and not declared, or too many classes.
+    """
+    problems = coding_problems(masks, ignore)
+    if problems:
+        raise DataError(*problems)
+    found = sorted(set().union(*(m.values for m in masks.values())) - {ignore})
+    if len(found) < 2:
+        raise DataError(
+            Problem(
+                f"{len(masks)} masks with one value only, {_listed(found)}",
+                expected="at least two values, such as 0 and 255",
+                fix="check that these are the masks, and that they were exported as labels",
+                code="E20",
+            )
+        )
+    background = 0 if 0 in found else found[0]
+    if task is None:
+        task = "objects" if _looks_like_objects(list(masks.values()), background, ignore) else "classes"
+    if task == "objects":
+        inside = found[1] if len(found) == 2 else 1
+        several = len(found) > 2 and _one_region_a_value(list(masks.values()))
+        names = ("background", "object")
+        return LabelMap("objects", (background, inside), names, several, None, ignore)
+    return _classes(masks, found, ignore)
+
+
+def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None) -> LabelMap:
+    problems = _undeclared_ignore(masks, found, ignore)
+    if len(found) > MAX_CLASSES:
+        problems.append(
+            Problem(
+                f"{len(found)} different values in the masks",
+                expected=f"at most {MAX_CLASSES} classes",
+                fix="these look like object ids: use --task objects",
+                code="E27",
+            )
+        )
+    if problems:
+        raise DataError(*problems)
+    palette = next((m.palette for m in masks.values() if m.palette is not None), None)
+    binary = len(found) == 2 and found[0] == 0
+    names = tuple(
+        "background" if value == 0 else "foreground" if binary else f"class {value}" for value in found
+    )
+    return LabelMap("classes", tuple(found), names, False, palette, ignore)
+
+
+def _undeclared_ignore(
+    masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None
+) -> list[Problem]:
+    """255 beside small class numbers nearly always means "not annotated", but only the user can say so."""
+    others = [value for value in found if value not in (0, 255)]
+    if ignore is not None or 255 not in found or not others or max(others) > 50:
+        return []
+    where = [name for name, m in masks.items() if 255 in m.values]
+    return [
+        Problem(
+            f"value 255 beside {_listed(sorted({0, *others}))} in {len(where)} of {len(masks)} masks",
+            where[0],
+            "classes without a gap, or 255 declared",
+            f"--ignore 255 if it means not annotated; change it to {max(others) + 1} if it is a class",
+            "E18",
+        )
+    ]
+
+
+def _one_region_a_value(masks: Sequence[MaskValues]) -> bool:
+    ids = sum(m.ids for m in masks)
+    return ids > 0 and sum(m.regions for m in masks) <= 1.1 * ids
+
+
+def _looks_like_objects(masks: Sequence[MaskValues], background: int, ignore: int | None) -> bool:
+    sets = {frozenset(m.values) - {background, ignore} for m in masks}
+    most = max(len(values) for values in sets)
+    if most < 2 or not _one_region_a_value(masks):
+        return False
+    wide = any(m.bits > 8 for m in masks)
+    return most > 20 or (len(sets) > 1 and (most >= 4 or wide))
+
+
+def _listed(values: Sequence[int], limit: int = 8) -> str:
+    text = ", ".join(str(value) for value in values[:limit])
+    return f"{{{text}{', …' if len(values) > limit else ''}}}"
+
+
+__all__ = ["IGNORE", "TASKS", "LabelMap", "MaskValues", "infer_labels", "regions"]

@@ -1,0 +1,247 @@
+"""Which items train and which validate: the last fifth by name, or what the user names; stored with hashes.
+
+Neighbouring names are often neighbouring frames or slices, so the end of the list is held out as one piece; a
+random choice would put near-copies on both sides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skipway.data.check import Checked, FileRecord, inspect
+from skipway.data.layouts import Pair, Source, find_pairs, natural
+from skipway.errors import DataError, Problem, UsageError
+from skipway.images import shown
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that can be repeated and verified.
+
+    Attributes:
+        train: Names that train.
+        val: Names that validate. The one training name again where there is only one item.
+        rule: How it was made, for people.
+        hashes: SHA-256 of the image's pixels by name.
+        pairs: The files by name, those of a separate validation folder among them.
+        warnings: Lines for people.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    rule: str
+    hashes: Mapping[str, str]
+    pairs: Mapping[str, Pair] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def train_pairs(self) -> tuple[Pair, ...]:
+        """The pairs that train, in order."""
+        return tuple(self.pairs[name] for name in self.train)
+
+    @property
+    def val_pairs(self) -> tuple[Pair, ...]:
+        """The pairs that validate, in order."""
+        return tuple(self.pairs[name] for name in self.val)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
+        return {
+            "train": list(self.train),
+            "val": list(self.val),
+            "rule": self.rule,
+            "hashes": dict(self.hashes),
+            "pairs": {name: _pair_to_json(pair) for name, pair in self.pairs.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Split":
+        """A split out of a run folder.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            pairs = {name: _pair_from_json(name, pair) for name, pair in value["pairs"].items()}
+            split = cls(
+                tuple(value["train"]), tuple(value["val"]), value["rule"], dict(value["hashes"]), pairs
+            )
+            if not {*split.train, *split.val} <= pairs.keys():
+                raise KeyError("a name without files")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                Problem(f"the split of the run is damaged ({error})", fix="train again")
+            ) from error
+        return split
+
+
+def split(checked: Checked, *, val: Path | None = None, fraction: float = 0.2) -> Split:
+    """Divides checked data.
+
+    Args:
+        checked: From `inspect`.
+        val: A folder with images and masks of its own (found as `find_pairs` does), or a text file with one
+            name of the training data a line. Left out: the last `fraction` of the names in natural order.
+        fraction: Share that validates without `val`, in (0, 1); at least one item.
+
+    Raises:
+        DataError: the same picture on both sides, or names that do not exist.
+        UsageError: `val` does not exist, or `fraction` is out of range.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"a validation share of {fraction} was asked for; it lies between 0 and 1")
+    if val is None:
+        result = _by_name(checked, fraction)
+    elif Path(val).is_dir():
+        result = _by_folder(checked, Path(val))
+    else:
+        result = _by_list(checked, Path(val))
+    return result
+
+
+def _by_name(checked: Checked, fraction: float) -> Split:
+    names = sorted((record.name for record in checked.records), key=natural)
+    if len(names) == 1:
+        warning = "one image only: it trains and validates, so the validation score means nothing"
+        return _made(checked, names, names, "one image for both", (warning,))
+    held = max(1, round(len(names) * fraction))
+    rule = f"the last {held} of {len(names)} by name validate"
+    return _made(checked, names[:-held], names[-held:], rule)
+
+
+def _by_list(checked: Checked, path: Path) -> Split:
+    try:
+        wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            Problem(
+                "no folder and no text file",
+                shown(path),
+                "a folder with images and masks, or a list of names",
+                "check --val",
+            )
+        ) from error
+    names = sorted((record.name for record in checked.records), key=natural)
+    file_of = {pair.name: pair.image.path.name for pair in checked.pairs.pairs}
+    held = [name for name in names if name in wanted or file_of[name] in wanted]
+    known = {*held, *(file_of[name] for name in held)}
+    missing = sorted(wanted - known)
+    if missing or not held or len(held) == len(names):
+        found = (
+            f"names that are not in the data: {', '.join(missing[:8])}" if missing else "no name is left over"
+        )
+        raise DataError(
+            Problem(found, shown(path), "names of some of the images, one a line", "correct the list", "L05")
+        )
+    train = [name for name in names if name not in held]
+    return _made(checked, train, held, f"the {len(held)} names in {path.name} validate")
+
+
+def _by_folder(checked: Checked, folder: Path) -> Split:
+    """Validation data of its own, checked like the training data and against its label map."""
+    other = inspect(find_pairs(folder), checked.labels.task, ignore=checked.labels.ignore)
+    _refuse_foreign(checked, other, folder)
+    hashes = {r.name: r.sha256 for r in checked.records}
+    pairs = {p.name: p for p in checked.pairs.pairs}
+    names = []
+    for pair, record in zip(other.pairs.pairs, other.records, strict=True):
+        name = f"{folder.name}/{pair.name}"
+        while name in pairs:
+            name = f"val/{name}"
+        names.append(name)
+        pairs[name] = Pair(name, pair.image, pair.mask)
+        hashes[name] = record.sha256
+    train = tuple(sorted((r.name for r in checked.records), key=natural))
+    blank = {name for name, record in zip(names, other.records, strict=True) if record.constant}
+    result = Split(train, tuple(names), f"{shown(folder)} validates", hashes, pairs, other.warnings)
+    return _without_leak(result, blank | {r.name for r in checked.records if r.constant})
+
+
+def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
+    problems = []
+    first, second = checked.records[0], other.records[0]
+    if (first.channels, first.dtype) != (second.channels, second.dtype):
+        problems.append(
+            Problem(
+                f"{second.kind} images",
+                shown(folder),
+                f"{first.kind} like the training images",
+                "convert them",
+                "D01",
+            )
+        )
+    known = {*checked.labels.values, checked.labels.ignore}
+    strange = sorted({v for r in other.records for v in r.values.values} - known)
+    if checked.labels.task == "classes" and strange:
+        problems.append(
+            Problem(
+                f"mask values {strange[:8]} that the training masks do not have",
+                shown(folder),
+                f"values among {sorted(v for v in known if v is not None)[:12]}",
+                "use masks of the same coding",
+                "E01",
+            )
+        )
+    if problems:
+        raise DataError(*problems)
+
+
+def _made(
+    checked: Checked, train: list[str], val: list[str], rule: str, warnings: tuple[str, ...] = ()
+) -> Split:
+    hashes = {record.name: record.sha256 for record in checked.records}
+    pairs = {pair.name: pair for pair in checked.pairs.pairs}
+    result = Split(
+        tuple(train), tuple(val), rule, hashes, pairs, (*warnings, *_class_warnings(checked, train, val))
+    )
+    if train == val:
+        return result
+    return _without_leak(result, {record.name for record in checked.records if record.constant})
+
+
+def _class_warnings(checked: Checked, train: list[str], val: list[str]) -> tuple[str, ...]:
+    """Classes that only one side has: the score cannot tell anything about them."""
+    if checked.labels.task != "classes":
+        return ()
+    records = {record.name: record for record in checked.records}
+    in_train, in_val = (_values(records, names) for names in (train, val))
+    lines = []
+    for value, name in zip(checked.labels.values, checked.labels.names, strict=True):
+        if value in in_val - in_train:
+            lines.append(f"{name} (value {value}) is only in the validation images: it cannot be learnt")
+        if value in in_train - in_val:
+            lines.append(f"{name} (value {value}) is not in the validation images: its score stays unknown")
+    return tuple(lines)
+
+
+def _values(records: Mapping[str, FileRecord], names: list[str]) -> set[int]:
+    return {value for name in names for value in records[name].values.values}
+
+
+def _without_leak(result: Split, constant: set[str]) -> Split:
+    """The same pixels on both sides make the score a lie; blank images are alike without being a leak."""
+    seen = {result.hashes[name]: name for name in result.train if name not in constant}
+    problems = [
+        Problem(
+            f"the same picture as {shown(result.pairs[seen[result.hashes[name]]].image.path)}, which trains",
+            shown(result.pairs[name].image.path),
+            "different pictures for training and validation",
+            "remove one of the two",
+            "A25",
+        )
+        for name in result.val
+        if name not in constant and result.hashes[name] in seen
+    ]
+    if problems:
+        raise DataError(*problems)
+    return result
+
+
+def _pair_to_json(pair: Pair) -> list[Any]:
+    return [str(pair.image.path), pair.image.page, str(pair.mask.path), pair.mask.page]
+
+
+def _pair_from_json(name: str, value: list[Any]) -> Pair:
+    image, image_page, mask, mask_page = value
+    return Pair(name, Source(Path(image), image_page), Source(Path(mask), mask_page))

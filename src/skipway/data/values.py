@@ -1,0 +1,183 @@
+"""The values of one mask, and what a set of masks gives away about damage and mixed codings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.errors import Problem
+
+_DARK, _BRIGHT = 32, 223
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """Which values a mask holds, and how they lie.
+
+    Attributes:
+        values: Ascending.
+        counts: Pixels of each value.
+        bits: Bits a pixel in the file.
+        ids: Values other than background.
+        regions: Connected regions of equal value other than background.
+        touching: Objects that touch another one.
+        median_area: Pixels of the median region, 0 without any.
+        palette: Colours of a palette file by value.
+    """
+
+    values: tuple[int, ...]
+    counts: tuple[int, ...] = field(repr=False)
+    bits: int = 8
+    ids: int = 0
+    regions: int = 0
+    touching: int = 0
+    median_area: float = 0.0
+    palette: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
+
+    def share(self, value: int) -> float:
+        """Share of the pixels with this value, in [0, 1]."""
+        total = sum(self.counts)
+        return (
+            sum(c for v, c in zip(self.values, self.counts, strict=True) if v == value) / total
+            if total
+            else 0.0
+        )
+
+
+def summarise(mask: NDArray[Any], bits: int = 8, palette: NDArray[Any] | None = None) -> MaskValues:
+    """The values of one mask (H, W).
+
+    Regions are counted in the upper left 4096 × 4096 pixels, which bounds the memory.
+    """
+    values, counts = counted(mask)
+    part = mask[:4096, :4096]
+    background = 0 if 0 in values else int(values[0])
+    numbered = regions(part, background)
+    areas = np.bincount(numbered.ravel())[1:]
+    colours = None if palette is None else tuple((int(r), int(g), int(b)) for r, g, b in palette)
+    inside, _ = counted(part)
+    return MaskValues(
+        tuple(values.tolist()),
+        tuple(counts.tolist()),
+        bits,
+        int(np.count_nonzero(inside != background)),
+        len(areas),
+        _touching(numbered),
+        float(np.median(areas)) if len(areas) else 0.0,
+        colours,
+    )
+
+
+def regions(mask: NDArray[Any], background: int = 0) -> NDArray[np.int32]:
+    """Connected regions of equal value (diagonals included) numbered 1…n, `background` is 0."""
+    from skimage.measure import label  # slow to import
+
+    numbers = mask.astype(np.int64, copy=False)
+    return np.asarray(label(numbers, background=background, connectivity=mask.ndim), np.int32)
+
+
+def counted(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Values in ascending order and how often each occurs."""
+    if mask.dtype.kind == "u" and mask.dtype.itemsize <= 2:
+        counts = np.bincount(mask.ravel())
+        values = np.flatnonzero(counts)
+        return values, counts[values]
+    return np.unique(mask, return_counts=True)
+
+
+def _touching(numbered: NDArray[np.int32]) -> int:
+    """Objects with another object next to them (four directions)."""
+    found = [
+        numbers[(first != second) & (first > 0) & (second > 0)]
+        for first, second in ((numbered[1:], numbered[:-1]), (numbered[:, 1:], numbered[:, :-1]))
+        for numbers in (first, second)
+    ]
+    return len(np.unique(np.concatenate(found)))
+
+
+def coding_problems(masks: Mapping[str, MaskValues], ignore: int | None) -> list[Problem]:
+    """Everything that makes the values of these masks untrustworthy, file by file."""
+    problems = []
+    for name, mask in masks.items():
+        if mask.values[0] < 0 and (ignore is None or any(v < 0 and v != ignore for v in mask.values)):
+            problems.append(
+                Problem(
+                    f"negative mask value {mask.values[0]}",
+                    name,
+                    "values from 0 upwards",
+                    f"--ignore {mask.values[0]} if it means not annotated",
+                    "E16",
+                )
+            )
+        elif _smeared(mask):
+            problems.append(
+                Problem(
+                    f"{len(mask.values)} values smeared between 0 and 255",
+                    name,
+                    "a few label values",
+                    "the mask went through JPEG or smooth resizing: export it again, or threshold it",
+                    "E11",
+                )
+            )
+    if problems:
+        return problems
+    return [*_mixed_binary(masks), *_different_palettes(masks)]
+
+
+def _smeared(mask: MaskValues) -> bool:
+    """A binary mask after JPEG (noise around 0 and around 255) or after smooth resizing (rare values between)."""
+    values, counts = np.asarray(mask.values), np.asarray(mask.counts)
+    if len(values) < 5 or values[-1] > 255 or mask.regions <= 1.1 * mask.ids:
+        return False
+    share = counts / counts.sum()
+    dark, bright, ends = values <= _DARK, values >= _BRIGHT, (values <= 4) | (values >= 251)
+    noise = np.any(dark & (values > 0)) and np.any(bright & (values < 255))
+    piled = all(share[half & ends].sum() > 0.5 * share[half].sum() > 0 for half in (dark, bright))
+    jpeg = noise and piled and share[dark | bright].sum() > 0.6
+    smooth = len(values) >= 8 and values[0] == 0 and values[-1] == 255
+    return bool(jpeg or (smooth and share[0] + share[-1] > 0.8 and share[-1] > 0.01))
+
+
+def _mixed_binary(masks: Mapping[str, MaskValues]) -> list[Problem]:
+    """{0, 1} in some files and {0, 255} in others, and no file with both."""
+    found = set().union(*(m.values for m in masks.values()))
+    if found - {0, 1, 255} or not {1, 255} <= found:
+        return []
+    ones = [name for name, m in masks.items() if 1 in m.values]
+    full = [name for name, m in masks.items() if 255 in m.values]
+    if set(ones) & set(full):
+        return []
+    return [
+        Problem(
+            f"{{0, 1}} in {len(ones)} masks ({_some(ones)}) and {{0, 255}} in {len(full)} ({_some(full)})",
+            expected="one coding for all masks",
+            fix="multiply the first group by 255",
+            code="E01",
+        )
+    ]
+
+
+def _different_palettes(masks: Mapping[str, MaskValues]) -> list[Problem]:
+    """The same number with another colour means that somebody counted the classes differently."""
+    colours: dict[int, dict[tuple[int, int, int], str]] = {}
+    for name, mask in masks.items():
+        for value in mask.values:
+            if mask.palette is not None and 0 <= value < len(mask.palette):
+                colours.setdefault(value, {}).setdefault(mask.palette[value], name)
+    return [
+        Problem(
+            f"value {value} is coloured {', '.join(f'{c} in {n}' for c, n in list(seen.items())[:3])}",
+            expected="one palette for all masks",
+            fix="export all masks with the same class list",
+            code="E05",
+        )
+        for value, seen in sorted(colours.items())
+        if len(seen) > 1
+    ]
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,172 @@
+"""Which prediction belongs to which truth, page by page, and reading them."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.data.layouts import find_images, natural
+from skipway.errors import DataError, Problem
+from skipway.images import open_image, open_mask, shown
+
+PROBABILITIES = "_probabilities"
+_MOST_NAMES = 20
+
+
+@dataclass(frozen=True)
+class Page:
+    """One predicted and one true mask of the same size.
+
+    Attributes:
+        name: Stem of the files, with `#003` behind it for page 3 of a stack.
+        prediction: File of the predicted mask.
+        truth: File of the true mask.
+        index: Page in both files.
+        probabilities: File of the class probabilities (K, H, W), where there is one.
+    """
+
+    name: str
+    prediction: Path
+    truth: Path
+    index: int = 0
+    probabilities: Path | None = None
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Truth and prediction, whole numbers of shape (H, W)."""
+        return _read(self.truth, self.index), _read(self.prediction, self.index)
+
+    def read_probabilities(self) -> NDArray[Any]:
+        """Class probabilities, float (K, H, W).
+
+        Raises:
+            DataError: no such file, page or size.
+        """
+        if self.probabilities is None:
+            raise DataError(Problem("no probabilities", shown(self.prediction)))
+        with open_image(self.probabilities) as file:
+            return file.read(self.index)
+
+
+def _read(path: Path, index: int) -> NDArray[Any]:
+    with open_mask(path) as file:
+        return file.read(index)[0]
+
+
+def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[str, ...]]:
+    """Pairs predictions with truths by exact stem; a single file on each side needs no common name.
+
+    Args:
+        prediction: Folder or file.
+        truth: Folder or file.
+
+    Returns:
+        Pages in natural order of their names, and warnings about predictions that have no truth.
+
+    Raises:
+        DataError: truths without prediction, or other sizes or page counts; all of them in one error.
+        UsageError: a path that does not exist.
+    """
+    predictions, probabilities = _listing(prediction)
+    truths, _ = _listing(truth)
+    if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
+        (name,) = truths
+        predictions = dict(zip([name], predictions.values(), strict=True))
+        probabilities = dict(zip([name], probabilities.values(), strict=False))
+    missing = sorted(truths.keys() - predictions.keys(), key=natural)
+    if missing:
+        raise DataError(
+            Problem(
+                f"{len(missing)} of {len(truths)} truths have no prediction: {_some(missing)}",
+                shown(prediction),
+                "a prediction of the same name for every truth",
+                "predict these images too, or move their truths out of the folder",
+                "A04",
+            )
+        )
+    extra = sorted(predictions.keys() - truths.keys(), key=natural)
+    warnings = (f"{len(extra)} predictions without a truth are not scored: {_some(extra)}",) if extra else ()
+    names = sorted(truths, key=natural)
+    paired = [Page(name, predictions[name], truths[name], 0, probabilities.get(name)) for name in names]
+    counts: list[int] = []
+    problems: list[Problem] = []
+    for page in paired:
+        with open_mask(page.truth) as mask, open_mask(page.prediction) as predicted:
+            problems += _differences(page, (mask.pages, *mask.size), (predicted.pages, *predicted.size))
+            counts.append(mask.pages)
+    if problems:
+        raise DataError(*problems)
+    pages = [one for page, count in zip(paired, counts, strict=True) for one in _unfold(page, count)]
+    return tuple(pages), warnings
+
+
+def _listing(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Masks by name, and probability files by the name of their mask."""
+    groups: defaultdict[str, list[Path]] = defaultdict(list)
+    for name, file in find_images(path):
+        groups[unicodedata.normalize("NFC", name)].append(file)
+    twice = [files for files in groups.values() if len(files) > 1]
+    if twice:
+        raise DataError(
+            *(
+                Problem(
+                    f"two masks of one name: {_some(file.name for file in files)}",
+                    shown(path),
+                    "one file a name",
+                    "remove one of them",
+                    "A08",
+                )
+                for files in twice
+            )
+        )
+    masks = {name: files[0] for name, files in groups.items()}
+    beside = {
+        name: masks[name + PROBABILITIES] for name in tuple(masks) if name + PROBABILITIES in masks
+    }  # a mask of its own may well be called x_probabilities, as long as there is no x
+    kept = {name: file for name, file in masks.items() if file not in beside.values()}
+    return kept, beside if path.is_dir() else _beside(kept)
+
+
+def _beside(masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Probability files next to masks that were named one by one."""
+    found = {name: file.with_name(f"{file.stem}{PROBABILITIES}.tif") for name, file in masks.items()}
+    return {name: file for name, file in found.items() if file.is_file()}
+
+
+def _differences(page: Page, wanted: tuple[int, int, int], found: tuple[int, int, int]) -> list[Problem]:
+    """What keeps two files of shape (pages, rows, columns) from being compared."""
+    where, other = shown(page.prediction), shown(page.truth)
+    if found[0] != wanted[0]:
+        fix = "predict the whole stack"
+        return [Problem(f"{found[0]} pages", where, f"{wanted[0]} as in {other}", fix, "B07")]
+    if found != wanted:
+        sizes = [f"{columns} × {rows}" for _, rows, columns in (found, wanted)]
+        fix = "check that the two belong together"
+        return [Problem(f"{sizes[0]} pixels", where, f"{sizes[1]} as in {other}", fix, "B01")]
+    return []
+
+
+def _unfold(page: Page, count: int) -> list[Page]:
+    """Every page of a pair of stacks under its own name."""
+    if count == 1:
+        return [page]
+    digits = max(3, len(str(count - 1)))
+    return [replace(page, name=f"{page.name}#{index:0{digits}d}", index=index) for index in range(count)]
+
+
+def values_of(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Distinct values of a mask, ascending."""
+    if array.dtype in (np.uint8, np.uint16, np.bool_):
+        return np.flatnonzero(np.bincount(array.reshape(-1)))
+    return np.unique(array).astype(np.int64)
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names, and how many more."""
+    shortened = [shown(name) for name in names]
+    more = f" and {len(shortened) - _MOST_NAMES} more" if len(shortened) > _MOST_NAMES else ""
+    return ", ".join(shortened[:_MOST_NAMES]) + more

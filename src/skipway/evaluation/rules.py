@@ -1,0 +1,289 @@
+"""What the masks are, which scores fit them, and the sentences that say so."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipway.data.labels import LabelMap, infer_labels
+from skipway.data.values import MaskValues, summarise
+from skipway.errors import DataError, Problem, UsageError
+from skipway.evaluation.pages import Page, values_of
+from skipway.images import shown
+from skipway.metrics.objects import components
+
+KINDS = ("classes", "objects", "em")
+
+UNKNOWN = 255  # beside small class values: a pixel that nobody annotated
+_SMALL_CLASS = 50
+_THIN_SHARE, _THIN_PIXELS, _THIN_FRACTION = 0.9, 6.0, 1 / 50
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a first look at all masks found.
+
+    Attributes:
+        truth: Values of all true masks, and the first file that holds each.
+        prediction: The same of all predicted masks.
+        truth_ids: The truths number objects, by the test that `train` uses.
+        prediction_ids: The predictions number objects; looked at only where the truths do.
+        thin_network: Value 0 of the truths is a thin network between regions.
+    """
+
+    truth: Mapping[int, str]
+    prediction: Mapping[int, str]
+    truth_ids: bool = False
+    prediction_ids: bool = False
+    thin_network: bool = False
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How every page of a set is scored.
+
+    Attributes:
+        kinds: Some of `classes`, `objects`, `em`.
+        values: Label value of each class, background first.
+        ignore: Value of the truth that does not count.
+        binarise: Everything but the background is one class, because the truth numbers objects.
+        truth_ids: The values of the truth are object ids.
+        prediction_ids: The values of the prediction are object ids.
+        probabilities: Membranes are scored from probability files.
+    """
+
+    kinds: frozenset[str]
+    values: tuple[int, ...]
+    ignore: int | None = None
+    binarise: bool = False
+    truth_ids: bool = False
+    prediction_ids: bool = False
+    probabilities: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each class is called: its value, or 0 and 1 where objects are told from background."""
+        return ("0", "1") if self.binarise else tuple(map(str, self.values))
+
+    def encode(self, mask: NDArray[Any]) -> NDArray[Any]:
+        """Class index of each pixel, (*S); the number of classes stands for the ignored value."""
+        small = np.uint8 if len(self.values) < 256 else np.int64  # the ignored value needs an index too
+        if self.binarise:
+            indices = (mask != self.values[0]).astype(small)
+        else:
+            order = np.argsort(self.values)
+            found = np.searchsorted(np.array(self.values)[order], mask)
+            indices = order.astype(small)[np.minimum(found, len(order) - 1)]
+        if self.ignore is not None:
+            indices[mask == self.ignore] = len(self.names)
+        return indices
+
+    def interior(self, mask: NDArray[Any]) -> NDArray[np.bool_]:
+        """True off the background, which is the wall of a membrane map."""
+        inside: NDArray[np.bool_] = mask != self.values[0]
+        return inside if self.ignore is None else inside & (mask != self.ignore)
+
+    def instances(self, mask: NDArray[Any], are_ids: bool) -> NDArray[Any]:
+        """Object ids, 0 = background: the values themselves, or the components off the background."""
+        inside = self.interior(mask)
+        return np.where(inside, mask, 0) if are_ids else components(inside)
+
+
+def scheme_for(
+    survey: Survey, labels: LabelMap | None, kinds: Collection[str] | None, probable: bool
+) -> Scheme:
+    """The scores that fit the masks, or those asked for.
+
+    Args:
+        survey: What the masks hold.
+        labels: The user's label map, where it is known.
+        kinds: Scores asked for; `None` chooses by the rules of `docs/metrics.md`.
+        probable: Every prediction has its file of probabilities.
+
+    Returns:
+        The scheme.
+
+    Raises:
+        DataError: truth and prediction hold values that cannot be the same classes.
+        UsageError: scores that do not exist or do not fit.
+    """
+    unknown = sorted(set(kinds or ()) - set(KINDS))
+    if unknown or (kinds is not None and not kinds):
+        found = f"no such score: {', '.join(unknown)}" if unknown else "no score was asked for"
+        raise UsageError(Problem(found, expected=f"some of {', '.join(KINDS)}"))
+    if survey.truth_ids or (labels is not None and labels.task == "objects"):
+        return _object_scheme(survey, labels, kinds)
+    values, ignore = _class_values(survey, labels)
+    chosen = frozenset(kinds or ({"classes", "em"} if survey.thin_network else {"classes"}))
+    return Scheme(chosen, values, ignore, probabilities=probable and "em" in chosen)
+
+
+def _object_scheme(survey: Survey, labels: LabelMap | None, kinds: Collection[str] | None) -> Scheme:
+    if kinds is not None and "em" in kinds:
+        found = "membrane scores were asked for, and the truth holds objects"
+        raise UsageError(Problem(found, expected="a class mask with 0 on membranes", fix="leave out em"))
+    return Scheme(
+        kinds=frozenset(kinds or ("classes", "objects")),
+        values=(labels.values[0] if labels is not None else 0, 1),
+        ignore=labels.ignore if labels is not None else None,
+        binarise=True,
+        truth_ids=survey.truth_ids,
+        prediction_ids=survey.prediction_ids,
+    )
+
+
+def _class_values(survey: Survey, labels: LabelMap | None) -> tuple[tuple[int, ...], int | None]:
+    """Values to score in the order of the classes, and the value to ignore."""
+    truth, prediction = survey.truth.keys(), survey.prediction.keys()
+    if labels is not None:
+        allowed = {*labels.values, *(() if labels.ignore is None else (labels.ignore,))}
+        strange = {
+            value: where for found in (survey.prediction, survey.truth) for value, where in found.items()
+        }
+        strange = {value: where for value, where in strange.items() if value not in allowed}
+        if strange:
+            where = next(iter(strange.values()))
+            raise _mismatch(f"values {_set(strange)}", where, f"only {_set(allowed)} of the label map")
+        return tuple(labels.values), labels.ignore
+    if not (truth <= prediction or prediction <= truth or len(truth & prediction) > 1):
+        where = next(where for value, where in survey.prediction.items() if value not in truth)
+        found = f"predictions hold {_set(prediction)}, truths {_set(truth)}"
+        raise _mismatch(found, where, "the same label values in both")
+    ignore = UNKNOWN if _is_unknown(truth) and UNKNOWN not in prediction else None
+    return tuple(sorted((truth | prediction) - {ignore})), ignore
+
+
+def _is_unknown(truth: Collection[int]) -> bool:
+    """Whether 255 beside small class values means "not annotated", as it nearly always does."""
+    others = set(truth) - {0, UNKNOWN}
+    return UNKNOWN in truth and bool(others) and max(others) <= _SMALL_CLASS
+
+
+def _mismatch(found: str, where: str, expected: str) -> DataError:
+    fix = "predict with a run trained on these labels, or convert one side to the values of the other"
+    return DataError(Problem(found, where, expected, fix, "E01"))
+
+
+def _set(values: Iterable[int]) -> str:
+    ordered = sorted(values)
+    return "{" + ", ".join(map(str, ordered[:12])) + (", …" if len(ordered) > 12 else "") + "}"
+
+
+def survey_pages(pages: Sequence[Page], labels: LabelMap | None) -> Survey:
+    """A first look at all masks, a page at a time.
+
+    Args:
+        pages: What will be scored.
+        labels: The user's label map, where it is known; otherwise the truths are looked at as `train` would.
+
+    Returns:
+        The survey.
+
+    Raises:
+        DataError: damaged files, or truths whose coding cannot be trusted.
+    """
+    truth: dict[int, str] = {}
+    prediction: dict[int, str] = {}
+    summaries: dict[str, MaskValues] = {}
+    networks = 0
+    for page in pages:
+        true_mask, predicted = page.read()
+        for known, mask, file in ((truth, true_mask, page.truth), (prediction, predicted, page.prediction)):
+            for value in values_of(mask).tolist():
+                known.setdefault(value, shown(file))
+        if labels is None:
+            summaries[page.name] = summarise(true_mask, 8 * true_mask.dtype.itemsize)
+        networks += len(truth) <= 2 and is_thin_network(true_mask)
+    ids = labels.ids if labels is not None else _holds_objects(truth, summaries)
+    objects = ids or (labels is not None and labels.task == "objects")
+    predicted_ids = objects and len(prediction) > 2 and _predictions_are_ids(pages)
+    return Survey(
+        truth, prediction, ids, predicted_ids, not objects and len(truth) == 2 and 2 * networks > len(pages)
+    )
+
+
+def _holds_objects(truth: Collection[int], summaries: Mapping[str, MaskValues]) -> bool:
+    """The test of `train` on the truths; 255 beside small classes is left to `_class_values`."""
+    ignore = UNKNOWN if _is_unknown(truth) else None
+    return len(set(truth) - {ignore}) > 2 and infer_labels(summaries, ignore=ignore).task == "objects"
+
+
+def _predictions_are_ids(pages: Sequence[Page]) -> bool:
+    """Whether most values of the predictions lie in one piece each; class values lie in many."""
+    found = [summarise(page.read()[1]) for page in pages]
+    return sum(one.regions for one in found) <= 1.5 * sum(one.ids for one in found)
+
+
+def is_thin_network(mask: NDArray[Any]) -> bool:
+    """Whether 0 is a thin network between regions, as membranes are.
+
+    0 covers less than half of the pixels, the rest falls into two or more 4-connected regions, and nine
+    tenths of the 0 pixels lie within 6 pixels of a region (1/50 of the shorter side, where that is more).
+
+    Args:
+        mask: Label values. Shape (H, W).
+
+    Returns:
+        The verdict.
+    """
+    from scipy import ndimage
+
+    wall = mask == 0
+    share = np.count_nonzero(wall) / max(1, wall.size)
+    if not 0 < share < 0.5 or components(~wall).max() < 2:
+        return False
+    reach = max(_THIN_PIXELS, _THIN_FRACTION * min(mask.shape))
+    near = ndimage.distance_transform_edt(wall)[wall] <= reach
+    return bool(np.count_nonzero(near) >= _THIN_SHARE * near.size)
+
+
+def surprises(survey: Survey, scheme: Scheme) -> tuple[str, ...]:
+    """Warnings about values that only one side holds."""
+    if scheme.binarise:
+        return ()
+    only = (
+        ("truths", survey.truth.keys() - survey.prediction.keys() - {scheme.ignore}),
+        ("predictions", survey.prediction.keys() - survey.truth.keys()),
+    )
+    return tuple(f"value {_set(values)} is in the {side} only" for side, values in only if values)
+
+
+def conventions(scheme: Scheme) -> tuple[str, ...]:
+    """What the numbers mean, one sentence an entry."""
+    texts = [
+        "every score is made per image (page), then averaged over the images that have it; n counts those",
+        "0/0 has no value (n/a, null): a class in neither truth nor prediction counts neither as 0 nor as 1",
+    ]
+    if scheme.binarise:
+        texts.append("pixel scores: 1 = any object, 0 = background")
+    if scheme.ignore is not None:
+        texts.append(f"pixels whose truth is {scheme.ignore} are not counted")
+    if "objects" in scheme.kinds:
+        texts += _object_conventions(scheme)
+    if "em" in scheme.kinds:
+        texts += _membrane_conventions(scheme)
+    return tuple(texts)
+
+
+def _object_conventions(scheme: Scheme) -> Sequence[str]:
+    how = {True: "the values of the mask", False: "connected components (edge neighbours) of the mask"}
+    return (
+        f"true objects are {how[scheme.truth_ids]}, predicted ones {how[scheme.prediction_ids]}",
+        "objects match one to one at IoU ≥ threshold (Hungarian); AP = TP / (TP + FP + FN); "
+        "mean_ap over 0.50, 0.55 … 0.95; PQ at 0.5; SEG as in the Cell Tracking Challenge, but per image",
+        "an image without true and predicted objects has no object score; objects on one side only score 0",
+    )
+
+
+def _membrane_conventions(scheme: Scheme) -> Sequence[str]:
+    cut = (
+        "interior probability cut at 0, 0.1 … 1, best mean over the set"
+        if scheme.probabilities
+        else "hard labels, one cut"
+    )
+    return (
+        f"V_rand, V_info: foreground-restricted, 4-connected regions, value {scheme.values[0]} is wall, "
+        f"predicted walls thinned by watershed to one pixel (ISBI 2012, Fiji); {cut}",
+    )

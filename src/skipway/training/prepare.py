@@ -1,0 +1,119 @@
+"""From two folders to everything a training needs: check, split, fingerprint, plan."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipway.data.check import Checked, inspect
+from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
+from skipway.data.labels import LabelMap
+from skipway.data.layouts import find_pairs
+from skipway.data.splits import Split, split
+from skipway.devices import fast_bf16
+from skipway.plan import Plan, Request, make_plan
+from skipway.runs import Run
+from skipway.tasks import Task, make_task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was understood and decided, each part as it is stored in the run folder."""
+
+    labels: LabelMap
+    split: Split
+    fingerprint: Fingerprint
+    normalisation: Normalisation
+    plan: Plan
+
+    @property
+    def task(self) -> Task:
+        """What the network learns."""
+        return make_task(self.labels, self.plan.class_weights, self.plan.min_area)
+
+    def write(self, run: Run) -> None:
+        """Store every part as JSON."""
+        run.write("labels", self.labels.to_json())
+        run.write("split", self.split.to_json())
+        run.write("fingerprint", self.fingerprint.to_json())
+        run.write("normalisation", self.normalisation.to_json())
+        run.write("plan", self.plan.to_json())
+
+    @classmethod
+    def read(cls, run: Run) -> "Prepared":
+        """Read every part back.
+
+        Raises:
+            DataError: a part is missing or damaged.
+        """
+        return cls(
+            LabelMap.from_json(run.read("labels")),
+            Split.from_json(run.read("split")),
+            Fingerprint.from_json(run.read("fingerprint")),
+            Normalisation.from_json(run.read("normalisation")),
+            Plan.from_json(run.read("plan")),
+        )
+
+
+def check_data(
+    images: Path,
+    masks: Path | None,
+    *,
+    task: str | None,
+    suffix: str | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checked:
+    """Pair and check the user's files.
+
+    Raises:
+        DataError: everything that is wrong, at once.
+    """
+    return inspect(find_pairs(images, masks, suffix=suffix), task, progress=progress)
+
+
+def prepare(checked: Checked, request: Request, *, val: Path | None, device: torch.device) -> Prepared:
+    """Split checked data and choose every number of the training.
+
+    Args:
+        checked: From `check_data`.
+        request: What the user named.
+        val: Validation data, see `data.splits.split`.
+        device: Where the training will run.
+    """
+    divided = split(checked, val=val)
+    described = fingerprint(checked, divided.train)
+    plan = make_plan(
+        request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
+    )
+    return Prepared(checked.labels, divided, described, Normalisation(), plan)
+
+
+def described(
+    checked: Checked, prepared: Prepared, parameters: int, device: torch.device
+) -> Mapping[str, str]:
+    """The first lines of a training: what was understood, and the flag that mends a line that is wrong."""
+    plan, data, split_ = prepared.plan, prepared.fingerprint, prepared.split
+    kinds = ", ".join(sorted({record.kind for record in checked.records}))
+    low, high = ("×".join(map(str, size)) for size in (data.smallest, data.largest))
+    sizes = low if low == high else f"{low} to {high}"
+    length = (
+        f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
+    )
+    config = ", ".join(
+        f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
+    )
+    return {
+        "data": f"{len(checked.records)} pairs: {checked.pairs.rule}",
+        "images": f"{kinds}, {sizes} pixels",
+        "labels": f"{prepared.labels} [--task]",
+        "objects": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
+        f"{100 * data.touching:.0f} % touch another",
+        "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
+        "model": f"{plan.model} ({config}), {parameters:,} parameters [--model]",
+        "loss": f"{plan.loss}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
+        "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
+        "length": f"{length} [--steps, --time]",
+        "device": f"{device}, {torch.get_num_threads()} threads; exact resume on the same device and threads",
+    }

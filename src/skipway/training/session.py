@@ -1,0 +1,143 @@
+"""Connects the loop with data, task and validation."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skipway.data.augment import Augmentation
+from skipway.data.layouts import Pair
+from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
+from skipway.images import open_image, open_mask
+from skipway.losses import Loss, cross_entropy, cross_entropy_dice, supervised
+from skipway.metrics.pixel import mean_defined
+from skipway.models import build
+from skipway.nn.graph import SkipGraph
+from skipway.predict.predictor import Predictor
+from skipway.runs import Run
+from skipway.training.dataset import TrainingSet
+from skipway.training.loop import Hooks, Validation, batch_number, fit
+from skipway.training.prepare import Prepared
+from skipway.training.schedule import VALIDATIONS
+
+WATCHED, WATCHED_PIXELS = 12, 2_000_000
+"""Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
+
+NEVER = 2**62
+"""Number of batches that prefetching may go on for: until the loop leaves."""
+
+
+def run_training(
+    prepared: Prepared,
+    run: Run,
+    device: torch.device,
+    event: Callable[[Mapping[str, Any]], None],
+    stopped: Callable[[], bool],
+) -> SkipGraph:
+    """Train in a run folder, from its start or from where it stands.
+
+    Args:
+        prepared: What to train on and how.
+        run: The folder.
+        device: Where the arithmetic happens.
+        event: Told of every step.
+        stopped: Asked after every step whether to save and stop.
+
+    Returns:
+        The averaged network.
+    """
+    plan, task, split = prepared.plan, prepared.task, prepared.split
+    torch.manual_seed(plan.seed)
+    model = build(plan.model, **plan.config)
+    samples = TrainingSet(split.train_pairs, task, prepared.normalisation, weighted=plan.weighted)
+    batches = BatchPlan(
+        seed=plan.seed,
+        batch_size=plan.batch,
+        patch=plan.patch,
+        augmentation=Augmentation(**plan.augmentation),
+        n=len(samples),
+        margin=min(model.geometry.margins.values()),
+        foreground=plan.foreground_share,
+    )
+    loss = cross_entropy_dice if plan.loss.endswith("dice") else cross_entropy
+    affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.median)
+    watch = _Watch(prepared, _spread(split.val_pairs, min(WATCHED, max(2, affordable))), device, loss)
+
+    @contextmanager
+    def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
+        made = prefetch(lambda s: make_batch(samples, batches, batch_number(s, skipped)), step, NEVER)
+        with closing(made):
+            yield made
+
+    hooks = Hooks(
+        batches=stream,
+        validate=watch,
+        reserved=lambda average: watch.reserved(average, len(split.val_pairs)),
+        names=lambda indices: sorted({samples.name(index) for index in indices}),
+        event=event,
+        stopped=stopped,
+    )
+    return fit(plan, model, loss, run, hooks, device)
+
+
+class _Watch:
+    """Scores some validation images with the code that predicts."""
+
+    def __init__(self, prepared: Prepared, pairs: Sequence[Pair], device: torch.device, loss: Loss) -> None:
+        self._prepared = prepared
+        self._pairs = pairs
+        self._device = device
+        self._loss = loss
+
+    def __call__(self, average: SkipGraph) -> Validation:
+        predictor = predictor_of(self._prepared, average, self._device)
+        found = [self._one(predictor, pair) for pair in self._pairs]
+        return Validation(
+            mean_defined(score for score, _ in found)[0], mean_defined(loss for _, loss in found)[0]
+        )
+
+    def reserved(self, average: SkipGraph, total: int) -> float:
+        """Seconds for all validations, and for the final one over `total` images with its scores and report."""
+        predictor = predictor_of(self._prepared, average, self._device)
+        began = time.perf_counter()
+        self._one(predictor, self._pairs[0])
+        return (time.perf_counter() - began) * (VALIDATIONS * len(self._pairs) + 2 * total)
+
+    def _one(self, predictor: Predictor, pair: Pair) -> tuple[float | None, float]:
+        task = self._prepared.task
+        mask = read_mask(pair)
+        losses: list[tuple[float, int]] = []
+        target = task.target(mask)
+
+        def add_loss(region: tuple[slice, ...], probabilities: NDArray[np.float32]) -> None:
+            logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12)))[None]
+            part = torch.from_numpy(target[region].astype(np.int64))[None]
+            losses.append((supervised(self._loss, (logits,), part, None).item(), part.numel()))
+
+        with open_image(pair.image.path) as image:
+            found = predictor.predict_page(image, pair.image.page or 0, on_probabilities=add_loss)
+        pixels = sum(size for _, size in losses)
+        return task.score(task.decode(found.labels), mask), sum(loss * size for loss, size in losses) / pixels
+
+
+def predictor_of(prepared: Prepared, model: SkipGraph, device: torch.device) -> Predictor:
+    """A predictor around a network that is still being trained."""
+    return Predictor(model, prepared.task, prepared.normalisation, device, "this training")
+
+
+def read_mask(pair: Pair) -> NDArray[Any]:
+    """The user's mask of a pair, (H, W)."""
+    with open_mask(pair.mask.path) as file:
+        return file.read(pair.mask.page or 0)[0]
+
+
+def _spread(pairs: Sequence[Pair], count: int) -> Sequence[Pair]:
+    """At most `count` of the pairs, evenly spaced."""
+    if len(pairs) <= count:
+        return pairs
+    return [pairs[(2 * k + 1) * len(pairs) // (2 * count)] for k in range(count)]

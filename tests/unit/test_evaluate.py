@@ -1,0 +1,363 @@
+"""From files to scores: pairing, what the masks are taken for, refusals beside clean twins, and the JSON."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from skipway.data.labels import LabelMap
+from skipway.errors import DataError, UsageError
+from skipway.evaluation import evaluate
+from skipway.evaluation.rules import is_thin_network
+from skipway.images import write_labels, write_probabilities
+
+PIXEL = {"dice", "iou", "sensitivity", "specificity", "precision", "f1", "f2"}
+OBJECT = {"ap50", "ap75", "mean_ap", "pq", "sq", "rq", "seg", "truth", "predicted"}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Writes {name: (prediction, truth)} into two folders; None leaves a file out."""
+
+    def write(**pairs):
+        for name, sides in pairs.items():
+            for folder, labels in zip(("pred", "truth"), sides, strict=True):
+                if labels is not None:
+                    write_labels(tmp_path / folder / f"{name}.png", np.asarray(labels, np.uint8))
+        return tmp_path / "pred", tmp_path / "truth"
+
+    return write
+
+
+def toy_objects():
+    """The golden maps of tests/golden: three true objects, five predicted."""
+    truth = np.zeros((8, 8), np.uint8)
+    truth[1:4, 1:4], truth[1:4, 5:8], truth[5:8, 1:7] = 1, 2, 3
+    prediction = np.zeros((8, 8), np.uint8)
+    prediction[1:4, 1:5], prediction[1:3, 5:8], prediction[5:8, 1:3], prediction[5:8, 4:7] = 1, 2, 3, 4
+    prediction[0, 0] = 5
+    return prediction, truth
+
+
+def disks(seed, count=24, size=96):
+    """Numbered disks that do not touch, as instance maps are."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    out = np.zeros((size, size), np.uint8)
+    cells = rng.permutation(36)[:count]
+    for number, cell in enumerate(cells):
+        y, x = 8 + 16 * (cell // 6), 8 + 16 * (cell % 6)
+        out[(rows - y) ** 2 + (columns - x) ** 2 < rng.uniform(3, 6) ** 2] = number + 1
+    return out
+
+
+def walls(size=64, step=16):
+    """Membranes: 0 on a grid of lines, 255 inside."""
+    out = np.full((size, size), 255, np.uint8)
+    out[step - 1 :: step], out[:, step - 1 :: step] = 0, 0
+    return out
+
+
+def strict(evaluation):
+    """The JSON after a round trip that allows no NaN."""
+    return json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+
+
+# ---- the JSON
+
+
+def test_object_json_holds_the_golden_values_under_the_agreed_keys(folders):
+    prediction, truth = toy_objects()
+    found = strict(
+        evaluate(*folders(a=(prediction, truth)), labels=LabelMap("objects", (0, 1), ("b", "o"), True))
+    )
+    assert set(found) == {"n", "pixel_error", "classes", "objects", "convention", "warnings", "images"}
+    assert found["n"] == 1
+    assert found["pixel_error"] == 0.15625
+    assert set(found["classes"]) == {"0", "1"}
+    assert set(found["classes"]["1"]) == PIXEL | {"n"}
+    assert found["classes"]["1"]["iou"] == 0.75
+    assert set(found["objects"]) == OBJECT | {"n"}
+    assert found["objects"]["ap50"] == 0.6
+    assert found["objects"]["mean_ap"] == pytest.approx(0.188571429, abs=1e-9)
+    assert found["objects"]["seg"] == pytest.approx(0.472222222, abs=1e-9)
+    assert (found["objects"]["truth"], found["objects"]["predicted"]) == (3, 5)
+    (image,) = found["images"]
+    assert set(image) == {"name", "pixel_error", "classes", "objects"}
+    assert image["name"] == "a"
+    assert set(image["classes"]["1"]) == PIXEL
+    assert set(image["objects"]) == OBJECT
+
+
+def test_classes_carry_the_values_of_the_user(folders):
+    truth = np.array([[0, 128], [255, 255]])
+    found = strict(evaluate(*folders(a=(np.array([[0, 0], [255, 255]]), truth), b=(truth, truth))))
+    assert list(found["classes"]) == ["0", "128", "255"]
+    assert "objects" not in found
+    assert "em" not in found
+    assert found["classes"]["128"]["dice"] == 0.5
+    assert found["classes"]["128"]["n_by_score"] == {"precision": 1}
+    assert found["images"][0]["classes"]["128"] == {
+        "dice": 0.0,
+        "iou": 0.0,
+        "sensitivity": 0.0,
+        "specificity": 1.0,
+        "precision": None,
+        "f1": 0.0,
+        "f2": 0.0,
+    }
+
+
+def test_an_image_without_the_class_is_left_out_of_the_mean_and_counted(folders):
+    empty, full, half = np.zeros((4, 4)), np.ones((4, 4)), np.ones((4, 4))
+    half[2:] = 0
+    found = evaluate(*folders(a=(empty, empty), b=(half, full), c=(full, full)))
+    means = strict(found)["classes"]["1"]
+    assert means["dice"] == pytest.approx((2 / 3 + 1) / 2)
+    assert means["n"] == 2
+    assert found.n == 3
+    assert "n/a" in found.table() or "2" in found.table()
+    assert any("0/0" in text for text in found.convention)
+
+
+def test_table_names_n_and_the_worst_images_first(folders):
+    full = np.ones((4, 4))
+    quarter = np.zeros((4, 4))
+    quarter[0] = 1
+    half = np.zeros((4, 4))
+    half[:2] = 1
+    found = evaluate(*folders(a=(half, full), b=(full, full), c=(quarter, full), d=(full, half)))
+    assert [image.name for image in found.worst(3)] == ["c", "a", "d"]
+    lines = found.table().splitlines()
+    assert lines[0].startswith("4 images, pixel error ")
+    assert lines.index("lowest Dice") + 1 == next(k for k, line in enumerate(lines) if line.endswith("  c"))
+
+
+# ---- pairing
+
+
+def test_names_decide_not_the_order_and_not_the_suffix(tmp_path):
+    one, other = np.eye(4, dtype=np.uint8), np.zeros((4, 4), np.uint8)
+    other[0] = 1
+    write_labels(tmp_path / "p" / "b.png", one)
+    write_labels(tmp_path / "p" / "a.png", other)
+    write_labels(tmp_path / "t" / "b.tif", one)
+    write_labels(tmp_path / "t" / "a.tif", other)
+    found = evaluate(tmp_path / "p", tmp_path / "t")
+    assert [image.name for image in found.images] == ["a", "b"]
+    assert found.pixel_error == 0
+
+
+def test_truths_without_prediction_are_all_listed(folders):
+    ones = np.eye(4)
+    paths = folders(a=(ones, ones), b=(None, ones), c=(None, ones))
+    with pytest.raises(DataError, match=r"2 of 3 truths have no prediction: b, c") as caught:
+        evaluate(*paths)
+    assert caught.value.exit_code == 3
+    assert "Fix:" in str(caught.value)
+
+
+def test_predictions_without_truth_are_a_warning(folders):
+    ones = np.eye(4)
+    found = evaluate(*folders(a=(ones, ones), x=(ones, None)))
+    assert found.n == 1
+    assert found.warnings == ("1 predictions without a truth are not scored: x",)
+    assert "warning: 1 predictions" in found.table()
+
+
+def test_all_sizes_that_differ_are_listed_with_their_files(folders):
+    small, large, clean = np.eye(4), np.eye(5), np.eye(4)
+    with pytest.raises(DataError) as caught:
+        evaluate(*folders(a=(small, large), b=(clean, clean), c=(np.ones((4, 6)), small)))
+    text = str(caught.value)
+    assert len(caught.value.problems) == 2
+    assert "a.png: 4 × 4 pixels, expected 5 × 5 as in" in text
+    assert "c.png: 6 × 4 pixels, expected 4 × 4 as in" in text
+
+
+def test_stacks_are_scored_page_by_page(tmp_path):
+    truth = np.stack([np.eye(6), np.ones((6, 6)), np.tri(6)]).astype(np.uint8)
+    prediction = truth.copy()
+    prediction[2] = 1 - prediction[2]
+    write_labels(tmp_path / "p.tif", prediction)
+    write_labels(tmp_path / "t.tif", truth)
+    found = evaluate(tmp_path / "p.tif", tmp_path / "t.tif")
+    assert [image.name for image in found.images] == ["t#000", "t#001", "t#002"]
+    assert [image.pixel_error for image in found.images] == [0, 0, 1]
+    write_labels(tmp_path / "short.tif", prediction[:2])
+    with pytest.raises(DataError, match=r"short.tif: 2 pages, expected 3"):
+        evaluate(tmp_path / "short.tif", tmp_path / "t.tif")
+
+
+def test_one_prediction_in_a_folder_pairs_with_a_file_of_another_name(tmp_path):
+    write_labels(tmp_path / "out" / "train-volume.tif", np.eye(4, dtype=np.uint8))
+    write_labels(tmp_path / "train-labels.tif", np.eye(4, dtype=np.uint8))
+    assert evaluate(tmp_path / "out", tmp_path / "train-labels.tif").pixel_error == 0
+
+
+def test_a_missing_folder_is_a_usage_error(tmp_path):
+    write_labels(tmp_path / "t" / "a.png", np.eye(4, dtype=np.uint8))
+    for pred, truth in (("nowhere", "t"), ("t", "nowhere")):
+        with pytest.raises(UsageError, match="nowhere"):
+            evaluate(tmp_path / pred, tmp_path / truth)
+
+
+# ---- values
+
+
+def test_other_codings_are_refused_with_both_named(folders):
+    ones = np.eye(4)
+    with pytest.raises(DataError, match=r"predictions hold \{0, 1\}, truths \{0, 255\}") as caught:
+        evaluate(*folders(a=(ones, 255 * ones)))
+    assert "a.png" in str(caught.value)
+    assert "Fix:" in str(caught.value)
+
+
+def test_the_same_coding_passes_even_when_one_side_lacks_a_value(folders):
+    empty, full = np.zeros((4, 4)), np.eye(4) * 255
+    found = evaluate(*folders(a=(empty, full), b=(empty, empty)))
+    assert list(strict(found)["classes"]) == ["0", "255"]
+    assert found.warnings == ("value {255} is in the truths only",)
+
+
+def test_a_class_that_only_predictions_hold_is_scored_and_said(folders):
+    truth, prediction = np.tri(4), np.tri(4)
+    prediction[3] = 2
+    found = evaluate(*folders(a=(prediction, truth)))
+    assert strict(found)["classes"]["2"]["dice"] == 0.0
+    assert found.warnings == ("value {2} is in the predictions only",)
+
+
+def test_255_beside_small_classes_is_not_annotated(folders):
+    truth = np.array([[0, 1, 2, 255], [0, 1, 2, 255]])
+    prediction = np.array([[0, 1, 2, 1], [0, 1, 1, 0]])
+    found = evaluate(*folders(a=(prediction, truth)))
+    assert list(strict(found)["classes"]) == ["0", "1", "2"]
+    assert found.pixel_error == pytest.approx(1 / 6)
+    assert "pixels whose truth is 255 are not counted" in found.convention
+
+
+def test_a_label_map_decides_values_and_ignore(folders):
+    labels = LabelMap("classes", (0, 7, 9), ("background", "7", "9"), ignore=3)
+    truth, prediction = np.array([[0, 7, 3, 3]]), np.array([[0, 7, 7, 0]])
+    paths = folders(a=(prediction, truth))
+    found = evaluate(*paths, labels=labels)
+    assert list(strict(found)["classes"]) == ["0", "7", "9"]
+    assert found.pixel_error == 0
+    with pytest.raises(DataError, match=r"values \{7\}"):
+        evaluate(*paths, labels=LabelMap("classes", (0, 9), ("background", "9"), ignore=3))
+
+
+# ---- objects
+
+
+def test_instance_truths_are_seen_and_masks_are_cut_into_components(folders):
+    truths = [disks(seed, count) for seed, count in ((0, 24), (1, 30), (2, 22))]
+    paths = folders(**{f"i{k}": (255 * (truth > 0), truth) for k, truth in enumerate(truths)})
+    found = evaluate(*paths)
+    assert strict(found)["objects"]["ap50"] == 1.0
+    assert strict(found)["objects"]["truth"] == 76
+    assert list(strict(found)["classes"]) == ["0", "1"]
+    assert any("predicted ones connected components" in text for text in found.convention)
+
+
+def test_instance_predictions_keep_touching_objects_apart(folders):
+    truth, two = disks(0), disks(0)
+    first = np.argwhere(truth == 1)
+    middle = int(first[:, 1].mean())
+    two[(truth == 1) & (np.arange(96) > middle)] = 60  # one true object predicted as two halves that touch
+    found = evaluate(*folders(a=(two, truth), b=(disks(1), disks(1))))
+    assert any("predicted ones the values" in text for text in found.convention)
+    assert [image.objects.predicted for image in found.images] == [25, 24]
+    as_mask = evaluate(*folders(a=(two > 0, truth), b=(disks(1) > 0, disks(1))))
+    assert [image.objects.predicted for image in as_mask.images] == [24, 24]
+
+
+def test_objects_of_class_masks_are_scored_only_when_asked(folders):
+    mask = disks(0) > 0
+    paths = folders(a=(mask, mask), b=(mask, mask))
+    assert "objects" not in strict(evaluate(*paths))
+    asked = strict(evaluate(*paths, kinds={"objects"}))
+    assert asked["objects"]["ap50"] == 1.0
+    assert "classes" not in asked
+    assert asked["pixel_error"] == 0
+    with pytest.raises(UsageError, match="no such score: dice"):
+        evaluate(*paths, kinds={"dice"})
+
+
+# ---- membranes
+
+
+def test_membrane_scores_come_by_themselves_for_thin_networks_only(folders):
+    truth = walls()
+    gap = truth.copy()
+    gap[2:14, 15] = 255
+    found = strict(evaluate(*folders(a=(truth, truth), b=(gap, truth))))
+    assert set(found["em"]) == {"v_rand", "v_info", "n"}
+    assert found["images"][0]["em"] == {"v_rand": 1.0, "v_info": 1.0}
+    assert 0.8 < found["images"][1]["em"]["v_rand"] < 1.0
+    assert found["em"]["v_rand"] == pytest.approx((1 + found["images"][1]["em"]["v_rand"]) / 2)
+    assert "objects" not in found
+
+
+@pytest.mark.parametrize(
+    ("mask", "verdict"),
+    [
+        (walls(), True),
+        (255 - walls(), False),  # the lines are not 0
+        (np.where(disks(0) > 0, 255, 0), False),  # 0 is the majority
+        (np.pad(np.full((40, 90), 255), ((0, 30), (0, 0))), False),  # one region
+        (np.pad(np.full((30, 90), 255), ((0, 40), (0, 0)), constant_values=0)[:60], False),
+        (
+            np.hstack([np.full((90, 30), 255), np.zeros((90, 40), int), np.full((90, 30), 255)]),
+            False,
+        ),  # thick
+        (np.full((9, 9), 255), False),
+    ],
+)
+def test_rule_of_the_thin_network(mask, verdict):
+    assert is_thin_network(mask) is verdict
+
+
+def test_probabilities_are_cut_at_the_best_threshold_of_the_set(folders, tmp_path):
+    truth = walls()
+    hard = np.full_like(truth, 255)
+    hard[0, 0] = 0
+    paths = folders(a=(hard, truth), b=(hard, truth))
+    inside = np.where(truth > 0, 0.95, 0.75).astype(np.float32)  # walls are seen, but below one half
+    for name in "ab":
+        write_probabilities(paths[0] / f"{name}_probabilities.tif", np.stack([1 - inside, inside]))
+    found = evaluate(*paths)
+    assert strict(found)["em"] == {"v_rand": 1.0, "v_info": 1.0, "n": 2}
+    assert found.n == 2
+    assert found.warnings == ()
+    (paths[0] / "b_probabilities.tif").unlink()
+    partly = evaluate(*paths)
+    assert strict(partly)["em"]["v_rand"] < 0.5
+    assert "only 1 of 2 predictions have probabilities" in partly.warnings[0]
+    write_probabilities(paths[0] / "b_probabilities.tif", np.stack([inside] * 3))
+    with pytest.raises(DataError, match=r"probabilities of 3 × 64 × 64, expected 2 × 64 × 64"):
+        evaluate(*paths)
+
+
+# ---- sets
+
+
+def test_scores_of_a_set_are_the_means_of_its_halves(folders, tmp_path):
+    rng = np.random.default_rng(3)
+    masks = {f"i{k}": tuple(rng.integers(0, 3, (2, 20, 20))) for k in range(6)}
+    whole = evaluate(*folders(**masks))
+    one_by_one = [
+        evaluate(tmp_path / "pred" / f"{name}.png", tmp_path / "truth" / f"{name}.png") for name in masks
+    ]
+    for value in "012":
+        single = [strict(one)["classes"][value]["dice"] for one in one_by_one]
+        assert strict(whole)["classes"][value]["dice"] == pytest.approx(np.mean(single), abs=1e-12)
+
+
+def test_scoring_files_imports_neither_torch_nor_scikit_image():
+    code = "import skipway.evaluation, sys; print(sorted({'torch', 'skimage', 'numba'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
