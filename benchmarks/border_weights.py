@@ -7,14 +7,15 @@ our own writing, and the same with two running minima, which at least needs no s
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 
-import common
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+import common
 from skipway.weight_maps import border_weights
 
 W0, SIGMA = 10.0, 5.0
@@ -91,7 +92,7 @@ def main() -> None:
     for count in wanted.cells:
         cells = draw_cells(wanted.side, count)
         truth = running(cells)
-        calls = {name: (lambda peer=peer: peer(cells)) for name, peer in PEERS.items()}
+        calls = {name: functools.partial(peer, cells) for name, peer in PEERS.items()}
         by_numba(cells)  # compiled outside the clock
         timings = common.rotate(calls, rounds=wanted.rounds, warmup=0, cap=wanted.cap)
         noise[str(cells.max())] = common.noise(timings)

@@ -1,5 +1,6 @@
-"""Elastic deformation of a 512² image, its labels and its weights: skipway against public libraries, one
-thread.
+"""Elastic deformation of a 512² image, its labels and its weights, against public libraries.
+
+One thread.
 
     uv run --group bench python benchmarks/elastic.py
 
@@ -13,12 +14,12 @@ import argparse
 import warnings
 from collections.abc import Callable
 
-import common
 import numpy as np
 import torch
-from border_weights import draw_cells
 from scipy import ndimage
 
+import common
+from border_weights import draw_cells
 from skipway.data.augment import NONE, Augmentation, apply, draw
 
 STRENGTH = 10.0

@@ -1,19 +1,19 @@
-"""Forward pass and training step of `unet` at 512², eager float32, against MONAI's BasicUNet and a plain
-U-Net.
+"""Forward pass and training step of `unet` at 512² against MONAI BasicUNet and a plain U-Net.
 
     uv run --group bench python benchmarks/networks.py
 
-All three have widths 32 to 512, one input channel, two classes, batch 1. `PlainUNet` below is the same
-network as ours, wired by hand, so the ratio to it is the price of describing the network as a graph.
+Eager float32; all three have widths 32 to 512, one input channel, two classes, batch 1. `PlainUNet` below
+is the same network as ours, wired by hand, so the ratio to it is the price of describing the network as a
+graph.
 """
 
 import argparse
 from collections.abc import Callable
 
-import common
 import torch
 from torch import Tensor, nn
 
+import common
 from skipway.models import unet
 
 WIDTHS = (32, 64, 128, 256, 512)
@@ -31,6 +31,7 @@ class PlainUNet(nn.Module):
         self.head = nn.Conv2d(WIDTHS[0], 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 2, H, W) of images (B, 1, H, W) with sides that 16 divides."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(nn.functional.max_pool2d(x, 2) if level else x)

@@ -47,7 +47,7 @@ def make_pairs(save) -> Callable[..., Path]:
         rng = np.random.default_rng(n)
         for k in range(n):
             mask = np.zeros(size, np.uint8)
-            mask[2 : 6 + k % 3, 3:9] = 255
+            mask[k % 4 : k % 4 + 5, k // 4 : k // 4 + 7] = 255
             save(root / "images" / f"a{k}.png", rng.integers(0, 255, size, np.uint8))
             save(root / "masks" / f"a{k}.png", mask)
         return root

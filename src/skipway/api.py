@@ -18,30 +18,31 @@ import torch
 from numpy.typing import NDArray
 
 from skipway import __version__
-from skipway.data.layouts import Pair
 from skipway.devices import resolve_device
 from skipway.errors import Problem, UsageError
-from skipway.evaluation import Evaluation
-from skipway.evaluation.arrays import evaluate_arrays
-from skipway.images import open_image, write_labels
-from skipway.metrics.baseline import otsu_mask
-from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.plan import Request
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
-from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
+from skipway.report.validation import validate_run
 from skipway.runs import FORMAT, MARK, Run
-from skipway.tasks import Task
+from skipway.tasks import TASKS
 from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import read_mask, run_training
+from skipway.training.session import run_training
 
 Event = Callable[[Mapping[str, Any]], None]
 
-CASES = 6
-"""Validation images shown in the report, the worst first."""
-
-__all__ = ["Predictor", "Trained", "load", "predict_files", "seconds", "train", "train_run"]
+__all__ = [
+    "FileOptions",
+    "Predictor",
+    "Summary",
+    "Trained",
+    "load",
+    "predict_files",
+    "seconds",
+    "train",
+    "train_run",
+]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Trained:
         )
         return "\n".join(
             (
-                f"{'score':<10} {score}, {self.score_name}, mean over {self.evaluation['n']} validation images",
+                f"{'score':<10} {score}, {self.score_name}, mean of {self.evaluation['n']} validation images",
                 f"{'baseline':<10} {baseline}, {self.baseline_name} on the same images",
                 f"{'report':<10} {self.run.path / 'report.html'}",
                 f"{'next':<10} skipway predict {shlex.quote(str(self.run.path))} NEW_IMAGES -o OUT",
@@ -95,6 +96,7 @@ def train(
     time: str | float | None = None,
     device: str | None = None,
     suffix: str | None = None,
+    ignore: int | None = None,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -109,6 +111,7 @@ def train(
         time: Wall-clock budget, seconds or text such as "20m".
         device: Where to run.
         suffix: What a mask's name has that its image's has not.
+        ignore: Mask value of pixels that nobody annotated.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -130,6 +133,7 @@ def train(
         task=task,
         val=None if val is None else Path(val),
         suffix=suffix,
+        ignore=ignore,
         device=device,
         event=event,
     )
@@ -149,6 +153,7 @@ def train_run(
     task: str | None = None,
     val: Path | None = None,
     suffix: str | None = None,
+    ignore: int | None = None,
     device: str | None = None,
     event: Event,
 ) -> Trained:
@@ -162,6 +167,7 @@ def train_run(
         task: See `train`.
         val: See `train`.
         suffix: See `train`.
+        ignore: See `train`.
         device: See `train`.
         event: Told of what happens.
 
@@ -174,23 +180,29 @@ def train_run(
         Interrupted: a stop was asked for; the same call goes on.
     """
     where = resolve_device(device)
-    asked = _asked(images, masks, task, val, suffix, request)
+    if task is not None and task not in TASKS:
+        raise UsageError(Problem(f"found {task!r}", "--task", "classes or objects"))
+    asked = _asked(
+        {"images": images, "masks": masks, "val": val}, request, task=task, suffix=suffix, ignore=ignore
+    )
     run = _claim(output, asked)
-    checked = check_data(images, masks, task=task, suffix=suffix)
+    checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
     prepared = prepare(checked, request, val=val, device=where)
     lines = described(checked, prepared, _parameters(prepared), where)
     for name, text in lines.items():
         event({"event": "line", "name": name, "text": text})
-    for text in (*checked.warnings, *prepared.split.warnings):
+    warnings = (*checked.warnings, *prepared.split.warnings)
+    for text in warnings:
         event({"event": "warning", "text": text})
-    run = Run.create(output) if not run.exists else run
+    run = run if run.exists else Run.create(output)
     with run.locked():
         run.sweep()
         prepared = _stored(run, prepared, asked)
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped)
-            _evaluate(run, prepared, where, lines, (*checked.warnings, *prepared.split.warnings), event)
+            facts = {**lines, "command": _command(run)}
+            validate_run(run, prepared, load(output, device=str(where)), facts, warnings, versions(), event)
             run.write("run", {**run.read("run"), "finished": True})
             (run.path / "state.safetensors").unlink(missing_ok=True)
         else:
@@ -223,17 +235,10 @@ def seconds(text: str | float) -> float:
     return total
 
 
-def _asked(
-    images: Path, masks: Path | None, task: str | None, val: Path | None, suffix: str | None, request: Request
-) -> dict[str, Any]:
+def _asked(paths: Mapping[str, Path | None], request: Request, **others: Any) -> dict[str, Any]:
     """What makes two commands the same command, as it is stored."""
-    paths = {"images": images, "masks": masks, "val": val}
-    return {
-        **{name: None if path is None else str(path.resolve()) for name, path in paths.items()},
-        "task": task,
-        "suffix": suffix,
-        **asdict(request),
-    }
+    resolved = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
+    return {**resolved, **others, **asdict(request)}
 
 
 def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
@@ -266,7 +271,7 @@ def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
 
 
 def _stored(run: Run, prepared: Prepared, asked: Mapping[str, Any]) -> Prepared:
-    """Write a new run's parts; of a run that stands, return its own, once the data are seen to be the same."""
+    """Write a new run's parts; of a run that stands, return its own, if the data are still the same."""
     if run.exists:
         before = Prepared.read(run)
         if dict(before.split.hashes) != dict(prepared.split.hashes):
@@ -330,119 +335,12 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _evaluate(
-    run: Run,
-    prepared: Prepared,
-    device: torch.device,
-    lines: Mapping[str, str],
-    warnings: tuple[str, ...],
-    event: Event,
-) -> None:
-    """Predict all validation images with the saved weights, score them and a baseline, write the report."""
-    predictor = load(run.path, device=str(device))
-    folder = run.path / "validation"
-    folder.mkdir(exist_ok=True)
-    found = []
-    for done, pair in enumerate(prepared.split.val_pairs, start=1):
-        with open_image(pair.image.path) as image:
-            labels = predictor.predict_page(image, pair.image.page or 0).labels
-        decoded = predictor.task.decode(labels)
-        name = re.sub(r"[^\w.#-]+", "_", pair.name)
-        write_labels(folder / f"{name}.tif", decoded)
-        found.append((pair.name, read_mask(pair), decoded))
-        event({"event": "file", "name": pair.name, "done": done, "of": len(prepared.split.val_pairs)})
-    simple_name, simple = _baseline(prepared)
-    evaluation = evaluate_arrays(found, prepared.labels)
-    baseline = evaluate_arrays(simple, prepared.labels)
-    task = prepared.task
-    figures = {
-        "evaluation": evaluation.to_json(),
-        "score": mean_defined(task.score(decoded, mask) for _, mask, decoded in found)[0],
-        "baseline": mean_defined(task.score(decoded, mask) for _, mask, decoded in simple)[0],
-        "baseline_name": simple_name,
-    }
-    run.write("evaluation", figures)
-    by_name = {name: (mask, decoded) for name, mask, decoded in found}
-    write_report(
-        run.path / "report.html",
-        ReportInput(
-            title=run.path.resolve().name,
-            facts=lines,
-            score_name=task.score_name,
-            metrics_csv=run.path / "metrics.csv",
-            validation=figures["evaluation"],
-            cases=_cases(prepared, evaluation, by_name),
-            plan=prepared.plan.to_json(),
-            labels=[
-                LabelRow(value, index, name)
-                for index, (value, name) in enumerate(
-                    zip(prepared.labels.values, prepared.labels.names, strict=True)
-                )
-            ],
-            split=SplitFacts(prepared.split.train, prepared.split.val, prepared.split.rule),
-            versions=versions(),
-            command=_command(run),
-            baseline=Baseline(simple_name, baseline.to_json(), figures["baseline"]),
-            warnings=warnings,
-        ),
-    )
-
-
-def _baseline(prepared: Prepared) -> tuple[str, list[tuple[str, NDArray[Any], NDArray[Any]]]]:
-    """The simplest method: Otsu's threshold for two classes, the commonest class for more."""
-    task, labels = prepared.task, prepared.labels
-    two = len(labels.values) == 2
-    commonest = int(np.argmax(prepared.fingerprint.class_shares))
-    rows = []
-    for pair in prepared.split.val_pairs:
-        mask = read_mask(pair)
-        if two:
-            class_map = _otsu(pair)
-        else:
-            class_map = np.full(mask.shape, commonest, np.uint8)
-        rows.append((pair.name, mask, task.decode(class_map)))
-    name = "Otsu threshold" if two else f"everything {labels.names[commonest]}"
-    return name, rows
-
-
-def _otsu(pair: Pair) -> NDArray[np.uint8]:
-    """1 where the mean over the channels lies above Otsu's threshold."""
-    with open_image(pair.image.path) as image:
-        pixels = image.read(pair.image.page or 0)
-    grey = pixels[0] if len(pixels) == 1 else pixels.mean(0)
-    return otsu_mask(grey).astype(np.uint8)
-
-
-def _cases(
-    prepared: Prepared, evaluation: Evaluation, by_name: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
-) -> list[Case]:
-    """The worst validation images with what is needed to draw them."""
-    task, pairs = prepared.task, {pair.name: pair for pair in prepared.split.val_pairs}
-    objects = prepared.labels.task == "objects"
-    cases = []
-    for scores in evaluation.worst(CASES):
-        mask, decoded = by_name[scores.name]
-        pair = pairs[scores.name]
-        with open_image(pair.image.path) as file:
-            image = file.read(pair.image.page or 0)
-        truth = prepared.labels.instances(mask) if objects else task.target(mask)
-        prediction = decoded if objects else prepared.labels.encode(decoded)
-        cases.append(Case(scores.name, image, truth, prediction, objects, None if objects else 255))
-    return cases
-
-
 def _command(run: Run) -> str:
     """What to type to repeat the run."""
     asked = run.read("run")["asked"]
     flags = {"seconds": "--time", "learning_rate": "--lr"}
-    words = [
-        "skipway",
-        "train",
-        asked["images"],
-        *([asked["masks"]] if asked["masks"] else []),
-        "-o",
-        str(run.path),
-    ]
+    masks = [asked["masks"]] if asked["masks"] else []
+    words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
     defaults = asdict(Request())
     for name, value in asked.items():
         if name not in ("images", "masks") and value is not None and value != defaults.get(name):

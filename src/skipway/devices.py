@@ -51,6 +51,8 @@ def fast_bf16(device: "torch.device") -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10: then not, which is safe
+        able = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # absent before torch 2.10: then not, which is safe
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False

@@ -39,7 +39,9 @@ class SkipwayError(Exception):
     exit_code = 1
 
     def __init__(self, *problems: Problem | str) -> None:
-        self.problems: tuple[Problem, ...] = tuple(p if isinstance(p, Problem) else Problem(p) for p in problems)
+        self.problems: tuple[Problem, ...] = tuple(
+            p if isinstance(p, Problem) else Problem(p) for p in problems
+        )
         super().__init__("\n".join(str(p) for p in self.problems))
 
     @property

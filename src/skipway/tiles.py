@@ -106,24 +106,31 @@ def round_tile(tile: int | Sequence[int], geometry: Geometry) -> tuple[int, ...]
     return tuple(max(s, side // s * s) for side, s in zip(sides, geometry.stride, strict=True))
 
 
-def default_tile(geometry: Geometry, *, pixel_bytes: int = 512, memory: int = 1 << 30) -> tuple[int, ...]:
-    """Tile whose pass through the network stays within `memory`; 512 pixels a side at most.
+def default_tile(
+    geometry: Geometry, size: Sequence[int] | None = None, *, pixel_bytes: int = 768, memory: int = 2 << 30
+) -> tuple[int, ...]:
+    """The largest tile of up to 512 pixels a side whose pass through the network stays within `memory`.
 
     A larger tile computes fewer pixels twice, a smaller one needs less memory; beyond 512 there is little
-    left to gain.
+    left to gain. A tile is no less than half its halo, even if that takes more memory: a smaller one would be
+    nearly all context and save little. Deep networks of volumes meet this bound.
 
     Args:
         geometry: Of the network.
-        pixel_bytes: Bytes that one input pixel takes at the peak of a pass, all feature maps alive then
-            together.
-        memory: Bytes the pass may take. The smallest tile is one stride, whatever the budget.
+        size: Of the image; no pass reads more than that.
+        pixel_bytes: Bytes that an input pixel takes at the peak of a pass, all maps alive then together.
+        memory: Bytes that a pass may take.
     """
-    reads = (memory / pixel_bytes) ** (1 / geometry.ndim)
-    around = (
-        2 * (m + _context(h, m, s))
-        for h, m, s in zip(geometry.halo, geometry.margin, geometry.stride, strict=True)
+    sides = list(
+        zip(geometry.halo, geometry.margin, geometry.stride, size or [1 << 30] * geometry.ndim, strict=True)
     )
-    return round_tile([max(1, min(512, int(reads) - both)) for both in around], geometry)
+
+    def cost(core: int) -> int:
+        reads = (min(core + 2 * (m + _context(h, m, s)), _up(n + 2 * m, s)) for h, m, s, n in sides)
+        return prod(reads) * pixel_bytes
+
+    least = max(max(geometry.halo) // 2, 1)
+    return round_tile(next((core for core in range(512, least, -8) if cost(core) <= memory), least), geometry)
 
 
 def plan_tiles(size: Sequence[int], tile: int | Sequence[int], geometry: Geometry) -> Iterator[Tile]:

@@ -22,7 +22,10 @@ ROWS = {
 }
 
 
-@pytest.fixture(params=ROWS)
+FAST = {"unet_2015", "unet", "unet_plus_plus valid"}  # the compiler takes seconds a network
+
+
+@pytest.fixture(params=[row if row in FAST else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])
 def model(request):
     name, options = ROWS[request.param]
     torch.manual_seed(0)

@@ -91,6 +91,7 @@ def test_operations_at_the_published_sizes(name, config, side, macs):
     assert count_macs(blank(name, **config), (side, side)) == macs
 
 
+@pytest.mark.slow  # the import of torch's counter
 def test_operations_equal_those_torch_counts():
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -176,10 +176,13 @@ def test_an_image_that_fits_one_read_is_one_tile():
     assert redundancy((696, 520), 512, same()) == pytest.approx(704 * 528 / (696 * 520))
 
 
-def test_default_tile_keeps_the_budget_and_needs_at_least_one_stride():
+def test_default_tile_keeps_the_budget_and_is_no_less_than_half_a_halo():
     assert default_tile(same()) == (512, 512)
-    assert default_tile(same(3, 8, 40), pixel_bytes=1024, memory=1 << 30) == (16, 16, 16)
-    assert default_tile(same(3), pixel_bytes=1 << 20) == (16, 16, 16)
+    assert default_tile(same(3, 8, 40), pixel_bytes=1024, memory=1 << 31) == (48, 48, 48)
+    assert default_tile(same(3, 8, 40), (48, 900, 900), pixel_bytes=1024, memory=1 << 31) == (128, 128, 128)
+    assert default_tile(valid(), pixel_bytes=4096) == (512, 512)
+    assert default_tile(valid(), pixel_bytes=8192) == (320, 320)
+    assert default_tile(same(3), pixel_bytes=1 << 20) == (48, 48, 48)  # half the halo
 
 
 @pytest.mark.parametrize(

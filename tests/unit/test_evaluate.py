@@ -135,6 +135,16 @@ def test_table_names_n_and_the_worst_images_first(folders):
     assert lines.index("lowest Dice") + 1 == next(k for k, line in enumerate(lines) if line.endswith("  c"))
 
 
+def test_background_does_not_hide_the_worst_image(folders):
+    """Mean Dice with background would order these two the other way round."""
+    truth = np.zeros((10, 10))
+    truth[0, :4] = 1
+    missed, large = np.zeros((10, 10)), np.ones((10, 10))
+    missed[5, :2] = 1
+    found = evaluate(*folders(a=(large, truth), b=(missed, truth)))
+    assert [image.name for image in found.worst()] == ["b", "a"]
+
+
 # ---- pairing
 
 
@@ -287,6 +297,15 @@ def test_objects_of_class_masks_are_scored_only_when_asked(folders):
         evaluate(*paths, kinds={"dice"})
 
 
+def test_what_is_predicted_off_the_annotation_is_no_object(folders):
+    truth, prediction = disks(0), disks(0)
+    truth[:16], prediction[:16] = 255, 0
+    prediction[2:9, 2:9] = 200
+    labels = LabelMap("objects", (0, 1), ("background", "object"), True, ignore=255)
+    (image,) = evaluate(*folders(a=(prediction, truth)), labels=labels).images
+    assert (image.objects.ap50, image.pixel_error) == (1.0, 0.0)
+
+
 # ---- membranes
 
 
@@ -302,19 +321,24 @@ def test_membrane_scores_come_by_themselves_for_thin_networks_only(folders):
     assert "objects" not in found
 
 
+def line(length, width=1):
+    """One wall from the top downwards through an image of 60 × 90 pixels."""
+    out = np.full((60, 90), 255)
+    out[:length, 40 : 40 + width] = 0
+    return out
+
+
 @pytest.mark.parametrize(
     ("mask", "verdict"),
     [
-        (walls(), True),
-        (255 - walls(), False),  # the lines are not 0
-        (np.where(disks(0) > 0, 255, 0), False),  # 0 is the majority
-        (np.pad(np.full((40, 90), 255), ((0, 30), (0, 0))), False),  # one region
-        (np.pad(np.full((30, 90), 255), ((0, 40), (0, 0)), constant_values=0)[:60], False),
-        (
-            np.hstack([np.full((90, 30), 255), np.zeros((90, 40), int), np.full((90, 30), 255)]),
-            False,
-        ),  # thick
-        (np.full((9, 9), 255), False),
+        pytest.param(walls(), True, id="grid"),
+        pytest.param(line(60), True, id="line that separates two regions"),
+        pytest.param(line(50), False, id="line with a dead end"),
+        pytest.param(line(60, width=40), False, id="broad band"),
+        pytest.param(walls(64, 2), False, id="thin and separating, but the majority"),
+        pytest.param(255 - walls(), False, id="lines are not 0"),
+        pytest.param(np.where(disks(0) > 0, 255, 0), False, id="cells on background"),
+        pytest.param(np.full((9, 9), 255), False, id="no wall"),
     ],
 )
 def test_rule_of_the_thin_network(mask, verdict):

@@ -89,7 +89,11 @@ def test_traces_of_jpeg_and_of_smoothing_are_refused(refused, tmp_path):
     Image.fromarray(clean).save(tmp_path / "a.jpg", quality=95)
     jpeg = np.asarray(Image.open(tmp_path / "a.jpg"))
     smooth = np.asarray(Image.fromarray(clean).resize((90, 90), Image.Resampling.BILINEAR))
-    for damaged in (jpeg, smooth):
+    blocks = np.kron(RNG.integers(0, 2, (13, 13)), np.ones((5, 5))).astype(np.uint8) * 255
+    Image.fromarray(blocks).save(tmp_path / "b.jpg", quality=75)
+    noisy = np.asarray(Image.open(tmp_path / "b.jpg"))
+    assert np.isin(noisy, (0, 255)).mean() < 0.8  # found by its two heaps, not by its two peaks
+    for damaged in (jpeg, smooth, noisy):
         with refused("m1.png", "smeared", "export it again", code="E11"):
             infer(clean, damaged)
 

@@ -250,6 +250,11 @@ def test_largest_ids_of_64_bits_do_not_overflow():
     assert (found.ap50, found.truth, found.predicted) == (1.0, 1, 1)
 
 
+def test_sparse_ids_cost_no_memory():
+    found = object_scores(np.array([0, 10**12, 7]), np.array([0, 10**13, 0]))
+    assert (found.ap50, found.truth, found.predicted) == (0.5, 2, 1)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_three_dimensional_maps_score_like_their_flat_pixels(seed):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,16 @@ from torch import nn
 
 from skipway import models
 from skipway.errors import DataError, NumericalError, UsageError
-from skipway.predict import ArrayPixels, class_map, combine, predict_array, predict_pixels, probabilities
+from skipway.images import open_image
+from skipway.predict import (
+    ArrayPixels,
+    class_map,
+    combine,
+    predict_array,
+    predict_page,
+    predict_pixels,
+    probabilities,
+)
 from skipway.tiles import plan_tiles
 
 
@@ -127,6 +137,11 @@ def test_mean_of_outputs_averages_probabilities(channels):
         combine(outputs, "all")
 
 
+def test_mean_of_outputs_of_valid_networks_takes_the_middle_of_the_larger_ones():
+    large, last = torch.randn(1, 2, 12, 9), torch.randn(1, 2, 8, 5)
+    assert torch.equal(combine([large, last], "mean"), combine([large[:, :, 2:10, 2:7], last], "mean"))
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_mean_over_supervised_outputs_does_not_depend_on_tiles(padding):
     model = small("unet_plus_plus", torch.float64, supervised=True, padding=padding)
@@ -191,6 +206,19 @@ def test_only_windows_of_a_tile_are_read():
         0 <= w.start < w.stop <= side for one in reads for w, side in zip(one, (200, 320), strict=True)
     )
     assert max(w.stop - w.start for one in reads for w in one) <= most
+
+
+def test_a_page_of_a_file_is_predicted_like_its_array(tmp_path):
+    pages = np.random.default_rng(0).integers(0, 60000, (3, 150, 130), dtype=np.uint16)
+    tifffile.imwrite(
+        tmp_path / "stack.tif", pages, tile=(64, 64), photometric="minisblack", metadata={"axes": "ZYX"}
+    )
+    model, constants = small(), (np.array([5.0]), np.array([2e4]))
+    with open_image(tmp_path / "stack.tif") as image:
+        found = predict_page(model, image, constants, page=2, tile=32)
+    assert found.tiles > 4
+    assert np.array_equal(found.labels, predict_array(model, pages[2:], constants, tile=64).labels)
+    assert not np.array_equal(found.labels, predict_array(model, pages[:1], constants).labels)
 
 
 def test_labels_go_into_the_array_that_is_given(tmp_path):
@@ -260,7 +288,10 @@ def test_certificate_lies_across_seams_and_is_the_same_every_time():
 def test_certificate_of_one_tile_says_so():
     certificate = predict_array(small(), picture(1, 60, 60)).certificate
     assert (certificate.tiles, certificate.max_difference) == (1, 0)
-    assert str(certificate) == "tiled = whole: the image was predicted in one pass"
+    assert (
+        str(certificate)
+        == "tiled = whole: the image was predicted in one pass, largest difference of logits 0"
+    )
 
 
 @pytest.mark.parametrize("halo", [0, 4, 8, 12, 16])

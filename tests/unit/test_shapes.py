@@ -6,7 +6,7 @@ import pytest
 
 from skipway.errors import ShapeError
 from skipway.models import unet, unet_2015, unet_plus_plus
-from skipway.shapes import Grid, Spread, Window, align
+from skipway.shapes import IMAGE, Grid, Spread, Window, align, measure
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,40 @@ def test_an_odd_difference_would_shift_by_half_a_pixel_and_is_refused():
 )
 def test_steps_know_what_they_read(step, pixel, reads):
     assert step.reads(pixel, pixel) == reads
+
+
+def straight(*steps):
+    return tuple((step,) for step in steps)
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_halo_covers_both_sides_of_a_lopsided_window(padding):
+    """Three wide, reading only backwards or only forwards, with as much taken off on the other side."""
+    shift = Window(1, padding=-1) if padding else Window(1, padding=1)
+    edges = {
+        "a": ((IMAGE, straight(Window(3, 1, padding), shift)),),
+        "b": (("a", straight(Window(2, 2), Spread(2))),),
+    }
+    geometry = measure("lopsided", edges, {"b": "b"}, ["a"], 1)
+    assert (geometry.halo, geometry.receptive_field, geometry.margin) == ((2,), (4,), (0,))
+
+
+def test_a_map_read_twice_is_needed_as_far_as_the_wider_reader_reaches():
+    edges = {
+        "a": ((IMAGE, ()),),
+        "b": (("a", straight(Window(3, 1, 1))),),
+        "c": (("a", straight(Window(9, 1, 4))), ("b", ())),
+    }
+    geometry = measure("twice", edges, {"c": "c"}, ["a"], 1)
+    assert (geometry.halo, geometry.receptive_field) == ((4,), (9,))
+
+
+def test_reads_that_differ_in_size_are_refused():
+    edges = {"a": ((IMAGE, ()),), "b": (("a", straight(Window(3))), ("a", ()))}
+    with pytest.raises(ShapeError, match="odd: the reads of b differ in size"):
+        measure("odd", edges, {"b": "b"}, ["a"], 1)
+
+
+def test_an_output_off_the_grid_of_the_image_is_refused():
+    with pytest.raises(ShapeError, match="coarse: the output a is not on the grid of the input"):
+        measure("coarse", {"a": ((IMAGE, straight(Window(2, 2))),)}, {"a": "a"}, ["a"], 1)

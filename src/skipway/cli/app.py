@@ -1,4 +1,4 @@
-"""The verbs of `skipway`. Each reads its options, calls one function of `skipway.api`, prints what came of it."""
+"""The verbs of `skipway`: each reads its options, calls one function and prints what came of it."""
 
 import json
 import sys
@@ -98,6 +98,9 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
     ] = None,
+    ignore: Annotated[
+        int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
+    ] = None,
     suffix: Annotated[
         str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
     ] = None,
@@ -164,7 +167,7 @@ def predict(
     options = FileOptions(
         probabilities=probabilities, objects=objects, tile=tile, overwrite=overwrite, outputs=outputs
     )
-    summary = api.load(run, device=device).predict_files(images, output, options, event=_events(as_json))
+    summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
     if not as_json:
         typer.echo(str(summary))
     if summary.failed:
@@ -224,7 +227,7 @@ def demo(
     as_json: Json = False,
     help_all: HelpAll = False,
 ) -> None:
-    """Draw touching cells, train on them, predict a larger image, evaluate, and make a report. Needs no data."""
+    """Draw touching cells, train on them, predict a larger image, score it, report. Needs no data."""
     from skipway.demo import run_demo
 
     text = run_demo(output, seed=seed, steps=steps, device=device, event=_events(as_json))

@@ -70,7 +70,8 @@ class Console:
             text += f"  score {self._score}"
         if total and step > self._began[1] + 5:
             left = (now - self._began[0]) / (step - self._began[1]) * (total - step)
-            text += f"  {_duration(left)} left, done at {time.strftime('%H:%M', time.localtime(time.time() + left))}"
+            finish = time.strftime("%H:%M", time.localtime(time.time() + left))
+            text += f"  {_duration(left)} left, done at {finish}"
         if total:
             done = 24 * step // total
             text = f"[{'━' * done}{' ' * (24 - done)}] {text}"

@@ -7,7 +7,7 @@ result is an error; what is only odd is a warning. Files are read, never written
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -103,6 +103,7 @@ def inspect(
     task: str | None = None,
     *,
     ignore: int | None = None,
+    labels: LabelMap | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Checks a data set.
@@ -111,6 +112,7 @@ def inspect(
         pairs: From `find_pairs`.
         task: "classes", "objects", or None to tell from the masks.
         ignore: Mask value of pixels without annotation.
+        labels: The map of earlier training; masks must fit it, and `task` and `ignore` are not looked at.
         progress: Called with (pairs done, pairs in all).
 
     Raises:
@@ -121,9 +123,10 @@ def inspect(
     problems = [problem for f in found for problem in f.problems]
     problems += _unequal(records)
     problems += _copied_masks(pairs.pairs, records)
-    labels = None
     masks = {shown(pair.mask.path) + _page(pair): r.values for pair, r in _matched(pairs.pairs, records)}
-    if masks:
+    if labels is not None:
+        problems += _foreign(masks, labels)
+    elif masks:
         try:
             labels = infer_labels(masks, task, ignore)
         except DataError as error:
@@ -131,6 +134,25 @@ def inspect(
     if problems or labels is None:
         raise DataError(*(problems or [Problem("nothing to train on", shown(pairs.images_root))]))
     return Checked(pairs, labels, tuple(records), tuple(_warnings(pairs, records, labels)))
+
+
+def _foreign(masks: Mapping[str, MaskValues], labels: LabelMap) -> list[Problem]:
+    """Values that the label map does not know, file by file."""
+    if labels.task == "objects":
+        return []
+    known = {*labels.values, labels.ignore}
+    strange = {name: sorted(set(mask.values) - known) for name, mask in masks.items()}
+    return [
+        Problem(
+            f"mask values {values[:8]} that the training masks did not have",
+            name,
+            f"values among {list(labels.values[:12])}",
+            "use masks of the same coding",
+            "E01",
+        )
+        for name, values in strange.items()
+        if values
+    ]
 
 
 def _matched(pairs: Sequence[Pair], records: Sequence[FileRecord]) -> list[tuple[Pair, FileRecord]]:
@@ -312,7 +334,7 @@ def _unequal(records: Sequence[FileRecord]) -> list[Problem]:
 def _unequal_ranges(records: Sequence[FileRecord]) -> list[Problem]:
     """Float images of which some end near 1 and the others near 255 or 65535."""
     unit = [r for r in records if 0 < r.high <= 1.5 and r.low >= -1.5]
-    large = [r for r in records if r.high > 32]
+    large = [r for r in records if r.high > 32 and _bulk(r) > 1]
     if not unit or not large or len(unit) + len(large) < len(records):
         return []
     return [
@@ -324,6 +346,11 @@ def _unequal_ranges(records: Sequence[FileRecord]) -> list[Problem]:
             code="C07",
         )
     ]
+
+
+def _bulk(record: FileRecord) -> float:
+    """Mean without the largest value."""
+    return record.mean - record.high / (record.channels * record.size[0] * record.size[1])
 
 
 def _copied_masks(pairs: Sequence[Pair], records: Sequence[FileRecord]) -> list[Problem]:
@@ -375,7 +402,7 @@ def _warnings(pairs: Pairs, records: Sequence[FileRecord], labels: LabelMap) -> 
     for group in alike[:5]:
         yield f"the same mask for {len(group)} images: {_some(group)}"
     yield from _inverted(records, background)
-    wild = [r for r in records if r.high > 1e6 and abs(r.mean) * 1e6 < r.high]
+    wild = [r for r in records if r.high > 1e6 * max(1, abs(_bulk(r)))]
     if wild:
         yield f"single values far beyond all others: {_some(wild)}"
 

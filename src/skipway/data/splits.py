@@ -140,7 +140,7 @@ def _by_list(checked: Checked, path: Path) -> Split:
 
 def _by_folder(checked: Checked, folder: Path) -> Split:
     """Validation data of its own, checked like the training data and against its label map."""
-    other = inspect(find_pairs(folder), checked.labels.task, ignore=checked.labels.ignore)
+    other = inspect(find_pairs(folder), labels=checked.labels)
     _refuse_foreign(checked, other, folder)
     hashes = {r.name: r.sha256 for r in checked.records}
     pairs = {p.name: p for p in checked.pairs.pairs}
@@ -159,32 +159,11 @@ def _by_folder(checked: Checked, folder: Path) -> Split:
 
 
 def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
-    problems = []
+    """Validation images must be of the kind that trains."""
     first, second = checked.records[0], other.records[0]
     if (first.channels, first.dtype) != (second.channels, second.dtype):
-        problems.append(
-            Problem(
-                f"{second.kind} images",
-                shown(folder),
-                f"{first.kind} like the training images",
-                "convert them",
-                "D01",
-            )
-        )
-    known = {*checked.labels.values, checked.labels.ignore}
-    strange = sorted({v for r in other.records for v in r.values.values} - known)
-    if checked.labels.task == "classes" and strange:
-        problems.append(
-            Problem(
-                f"mask values {strange[:8]} that the training masks do not have",
-                shown(folder),
-                f"values among {sorted(v for v in known if v is not None)[:12]}",
-                "use masks of the same coding",
-                "E01",
-            )
-        )
-    if problems:
-        raise DataError(*problems)
+        expected = f"{first.kind} like the training images"
+        raise DataError(Problem(f"{second.kind} images", shown(folder), expected, "convert them", "D01"))
 
 
 def _made(

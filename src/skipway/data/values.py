@@ -127,17 +127,18 @@ def coding_problems(masks: Mapping[str, MaskValues], ignore: int | None) -> list
 
 
 def _smeared(mask: MaskValues) -> bool:
-    """A binary mask after JPEG (noise around 0 and around 255) or after smooth resizing (rare values between)."""
+    """A binary mask after JPEG (noise around 0 and around 255) or smooth resizing (rare values between)."""
     values, counts = np.asarray(mask.values), np.asarray(mask.counts)
-    if len(values) < 5 or values[-1] > 255 or mask.regions <= 1.1 * mask.ids:
+    if len(values) < 5 or values[0] < 0 or values[-1] > 255:
         return False
     share = counts / counts.sum()
     dark, bright, ends = values <= _DARK, values >= _BRIGHT, (values <= 4) | (values >= 251)
     noise = np.any(dark & (values > 0)) and np.any(bright & (values < 255))
     piled = all(share[half & ends].sum() > 0.5 * share[half].sum() > 0 for half in (dark, bright))
-    jpeg = noise and piled and share[dark | bright].sum() > 0.6
-    smooth = len(values) >= 8 and values[0] == 0 and values[-1] == 255
-    return bool(jpeg or (smooth and share[0] + share[-1] > 0.8 and share[-1] > 0.01))
+    jpeg = noise and piled and share[dark | bright].sum() > 0.6 and mask.regions > 1.1 * mask.ids
+    white = share[-1] if values[-1] == 255 else 0.0
+    smooth = len(values) >= 8 and values[0] == 0 and share[0] + white > 0.8 and white > 0.5 * (1 - share[0])
+    return bool(jpeg or smooth)
 
 
 def _mixed_binary(masks: Mapping[str, MaskValues]) -> list[Problem]:

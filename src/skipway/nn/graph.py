@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from skipway.errors import ShapeError, TopologyError
@@ -114,8 +113,7 @@ class SkipGraph(nn.Module):
         Raises:
             ShapeError: S is not legal, or the channels differ.
         """
-        if not torch.compiler.is_compiling():  # a check would fix the sizes of an exported graph
-            self._check(x)
+        self._check(x)
         live = dict(zip(self._levels, self.encoder(x), strict=True))  # hold no other reference to a map
         logits: dict[str, Tensor] = {}
         for key, sources, spent in self._plan:

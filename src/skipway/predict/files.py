@@ -149,7 +149,7 @@ def _predict_file(
 
 
 def _decode(predictor: Predictor, class_map: NDArray[np.uint8], options: FileOptions) -> NDArray[Any]:
-    """What is written: the user's values, or object ids in the 16 bits that other programs read where they fit."""
+    """What is written: the user's values, or object ids, in 16 bits where they fit."""
     task = predictor.task
     objects = options.objects or task.labels.task == "objects"
     if not objects:

@@ -12,11 +12,11 @@ from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
 from skipway.errors import DataError, Problem
+from skipway.images import ImageFile
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
-from skipway.predict.stream import Prediction, predict_array, predict_page
-from skipway.images import ImageFile
 from skipway.predict.logits import Outputs
+from skipway.predict.stream import Prediction, predict_array, predict_page
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
 from skipway.metrics.objects import components, match, overlap_table
-from skipway.weight_maps import border_weights, separate_touching
 from skipway.tasks.classes import by_class
+from skipway.weight_maps import border_weights, separate_touching
 
 
 @dataclass(frozen=True)

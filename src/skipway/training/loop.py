@@ -17,10 +17,10 @@ from skipway.losses import Loss, supervised
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.runs import Run
-from skipway.weights import save_model
 from skipway.training.average import start_average, update_average
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, steps_in, validates
 from skipway.training.state import Parts, Progress, load_state, save_state
+from skipway.weights import save_model
 
 STATE = "state.safetensors"
 COLUMNS = ("step", "loss", "lr", "seconds", "val_score", "val_loss")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -63,6 +62,7 @@ def check_data(
     *,
     task: str | None,
     suffix: str | None,
+    ignore: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Pair and check the user's files.
@@ -70,7 +70,7 @@ def check_data(
     Raises:
         DataError: everything that is wrong, at once.
     """
-    return inspect(find_pairs(images, masks, suffix=suffix), task, progress=progress)
+    return inspect(find_pairs(images, masks, suffix=suffix), task, ignore=ignore, progress=progress)
 
 
 def prepare(checked: Checked, request: Request, *, val: Path | None, device: torch.device) -> Prepared:

@@ -5,7 +5,7 @@ import math
 from skipway.plan import Plan
 
 MEASURED_STEPS = 20
-"""Steps run before the number of steps is derived from a time budget; the warm-up is longer, so they don't depend on it."""
+"""Steps run before the number of steps is derived from a time budget; the warm-up is longer and does not need it."""
 
 VALIDATIONS = 8
 """Validations during a training."""

@@ -65,14 +65,11 @@ def border_weights(
     """
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ValueError(f"border_weights: sigma is {sigma}; it must be positive")
-    total = two_nearest(instances, REACH * sigma, spacing=spacing, route=route)
-    total /= sigma
-    np.square(total, out=total)
-    total *= -0.5
-    np.exp(total, out=total)
-    total *= w0
-    total[np.asarray(instances) != 0] = 0.0
-    return total.astype(np.float32)
+    total = two_nearest(instances, REACH * sigma, spacing=spacing, route=route).ravel()
+    near = np.flatnonzero(total < np.inf)  # often a small part of the map
+    weights = np.zeros(np.shape(instances), np.float32)
+    weights.ravel()[near] = w0 * np.exp(-0.5 * np.square(total[near] / sigma))
+    return weights
 
 
 def two_nearest(
@@ -91,7 +88,7 @@ def two_nearest(
         route: As in `border_weights`.
 
     Returns:
-        Sums of shape (*S), float64; infinite beyond `reach`. Inside objects the value is unspecified.
+        Sums of shape (*S), float64; infinite beyond `reach` and inside objects.
 
     Raises:
         TypeError: `instances` is not an integer array.
@@ -121,7 +118,7 @@ def two_nearest(
         total = windows.two_nearest(labels, boxes, units)
     else:  # objects in scattered pieces: the box of each is most of the image
         total = windows.two_nearest_by_digits(labels, count, units)
-    total[total > reach] = np.inf
+    total[(total > reach) | (labels != 0)] = np.inf
     return total
 
 

@@ -39,7 +39,9 @@ def _compiled() -> tuple[Callable[..., tuple[_Ints, ...]], Callable[..., _Reals]
     from numba.extending import register_jitable
 
     register_jitable(_nearer)
+    register_jitable(_nearer_sum)
     register_jitable(_search_line)
+    register_jitable(_sum_line)
     compiler = numba.njit(cache=True, nogil=True)
     return compiler(_scan), compiler(_search)
 
@@ -53,6 +55,15 @@ def _nearer(a: Any, la: Any, b: Any, lb: Any, d: Any, new: Any) -> tuple[Any, An
     if d < b:
         return a, la, d, new
     return a, la, b, lb
+
+
+def _nearer_sum(a: Any, la: Any, b: Any, d: Any, new: Any) -> tuple[Any, Any, Any]:
+    """The same where only the nearest one's label is of interest."""
+    if new == la:
+        return min(a, d), la, b
+    if d < a:
+        return d, new, a
+    return a, la, min(b, d)
 
 
 def _scan(labels: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
@@ -76,66 +87,73 @@ def _scan(labels: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
     return a, la, b, lb
 
 
-def _search_line(
-    seen: _Line,
-    done: _Ints,
-    unit: float,
-    reach: float,
-    limit: float,
-    found: _Line,
-) -> None:
-    """Two nearest labels of each pixel of a line, from the squared distances its pixels have `seen` so far.
-
-    Pixels where `done` is not 0 are left out. A nearest label beyond `limit` is not needed: in the last pass
-    that is half of `reach`, because d1 is the smaller part of d1 + d2.
-    """
+def _search_line(seen: _Line, unit: float, reach: float, found: _Line) -> None:
+    """Two nearest labels of each pixel of a line, from the squared distances along the axes before."""
     p, lp, q, lq = seen
     a_found, la_found, b_found, lb_found = found
     n = len(p)
     for x in range(n):
         a, la, b, lb = reach * reach, np.int32(0), reach * reach, np.int32(0)
-        if done[x] == 0:
-            for step in range(max(x + 1, n - x)):
-                along = step * unit
-                square = along * along
-                if square >= b or (
-                    along > limit and a > (reach - along) ** 2
-                ):  # nothing of use is that far away
-                    break
-                if x >= step:
-                    a, la, b, lb = _nearer(a, la, b, lb, p[x - step] + square, lp[x - step])
-                    a, la, b, lb = _nearer(a, la, b, lb, q[x - step] + square, lq[x - step])
-                if x + step < n:
-                    a, la, b, lb = _nearer(a, la, b, lb, p[x + step] + square, lp[x + step])
-                    a, la, b, lb = _nearer(a, la, b, lb, q[x + step] + square, lq[x + step])
+        for step in range(max(x + 1, n - x)):
+            square = (step * unit) ** 2
+            if square >= b:
+                break
+            if x >= step:
+                a, la, b, lb = _nearer(a, la, b, lb, p[x - step] + square, lp[x - step])
+                a, la, b, lb = _nearer(a, la, b, lb, q[x - step] + square, lq[x - step])
+            if x + step < n:
+                a, la, b, lb = _nearer(a, la, b, lb, p[x + step] + square, lp[x + step])
+                a, la, b, lb = _nearer(a, la, b, lb, q[x + step] + square, lq[x + step])
         a_found[x], la_found[x], b_found[x], lb_found[x] = a, la, b, lb
+
+
+def _sum_line(seen: _Line, objects: _Ints, unit: float, reach: float, total: _Reals) -> None:
+    """The last search: d1 + d2 of each background pixel of a line, infinite beyond `reach`.
+
+    Half of `reach` is as far as the nearest label may be, because d1 is the smaller part of d1 + d2; so is
+    any second one that the nearest leaves no room for. Both end the search, and its label need not be known.
+    `seen` is `pad` pixels longer on either side, so that no step leaves it.
+    """
+    p, lp, q, lq = seen
+    n = len(objects)
+    pad = (len(p) - n) // 2
+    for x in range(n):
+        total[x] = np.inf
+        if objects[x] != 0:
+            continue
+        a, la, b = reach * reach, np.int32(0), reach * reach
+        for step in range(pad + 1):
+            along = step * unit
+            square, rest = along * along, reach - along
+            if square >= b or (along > rest and a > rest * rest):  # nothing of use is that far away
+                break
+            for i in (
+                np.uint32(x + pad - step),
+                np.uint32(x + pad + step),
+            ):  # unsigned: not counted from the end
+                a, la, b = _nearer_sum(a, la, b, p[i] + square, lp[i])
+                a, la, b = _nearer_sum(a, la, b, q[i] + square, lq[i])
+        if b < reach * reach and math.sqrt(a) + math.sqrt(b) <= reach:
+            total[x] = math.sqrt(a) + math.sqrt(b)
 
 
 def _search(labels: _Ints, a: _Ints, la: _Ints, b: _Ints, lb: _Ints, units: _Reals, reach: float) -> _Reals:
     """d1 + d2 out of the scan along the first axis; infinite beyond `reach`."""
     depth, height, width = labels.shape
-    longest = max(height, width)
-    total = np.full(labels.shape, np.inf)
-    line = (np.empty(longest), np.empty(longest, np.int32), np.empty(longest), np.empty(longest, np.int32))
-    everywhere = np.zeros(height, np.int32)
+    pad = min(width, int(reach / units[2]) + 1)
+    total = np.empty(labels.shape)
+    shape = (height, width + 2 * pad)
+    p, q = np.full(shape, np.inf), np.full(shape, np.inf)
+    lp, lq = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    column = (np.empty(height), np.empty(height, np.int32), np.empty(height), np.empty(height, np.int32))
+    inner = slice(pad, pad + width)
     for z in range(depth):
-        p, q = (a[z] * units[0]) ** 2, (b[z] * units[0]) ** 2
-        lp, lq = la[z].copy(), lb[z].copy()
+        p[:, inner], q[:, inner] = (a[z] * units[0]) ** 2, (b[z] * units[0]) ** 2
+        lp[:, inner], lq[:, inner] = la[z], lb[z]
         if height > 1:
-            for x in range(width):
-                seen = (p[:, x], lp[:, x], q[:, x], lq[:, x])
-                _search_line(seen, everywhere, units[1], reach, reach, line)
-                p[:, x], lp[:, x], q[:, x], lq[:, x] = (
-                    line[0][:height],
-                    line[1][:height],
-                    line[2][:height],
-                    line[3][:height],
-                )
+            for x in range(pad, pad + width):
+                _search_line((p[:, x], lp[:, x], q[:, x], lq[:, x]), units[1], reach, column)
+                p[:, x], lp[:, x], q[:, x], lq[:, x] = column
         for y in range(height):
-            seen_in_row = (p[y], lp[y], q[y], lq[y])
-            _search_line(seen_in_row, labels[z, y], units[2], reach, reach / 2, line)
-            for x in range(width):
-                d = math.sqrt(line[0][x]) + math.sqrt(line[2][x])
-                if line[3][x] != 0 and d <= reach:
-                    total[z, y, x] = d
+            _sum_line((p[y], lp[y], q[y], lq[y]), labels[z, y], units[2], reach, total[z, y])
     return total

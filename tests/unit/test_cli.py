@@ -1,0 +1,312 @@
+"""The commands as a user types them: what they print, write, refuse, and with which exit code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tifffile import imread, imwrite
+from typer.testing import CliRunner
+
+from skipway import api
+from skipway.cli.app import app
+from skipway.errors import SkipwayError
+from skipway.synthetic import draw_cells
+
+SMALL = [
+    "--steps",
+    "6",
+    "--width",
+    "4",
+    "--depth",
+    "2",
+    "--patch",
+    "32",
+    "--batch",
+    "2",
+    "--device",
+    "cpu",
+    "--task",
+    "objects",
+]
+
+
+def draw(folder, count=6, size=48, first=0):
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        image, labels = draw_cells(size, n=4 + number % 3, seed=first + number)
+        imwrite(folder / "images" / f"c{number}.tif", image)
+        imwrite(folder / "masks" / f"c{number}.tif", labels)
+    return folder
+
+
+def skipway(*words):
+    """Exit code, standard output, standard error of a command in this process."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(result.exception, SkipwayError):
+        return result.exception.exit_code, result.stdout, result.stderr + "\n".join(result.exception.lines)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    code, _, err = skipway("train", data / "images", data / "masks", "-o", folder, *SMALL)
+    assert code == 0, err
+    return folder
+
+
+def test_train_says_what_it_understood_and_writes_the_run(run, data):
+    code, out, err = skipway("train", data / "images", data / "masks", "-o", run, *SMALL)
+    assert code == 0
+    for word in (
+        "6 pairs",
+        "16-bit grey",
+        "objects",
+        "split",
+        "baseline",
+        "Otsu",
+        "report",
+        "finished already",
+    ):
+        assert word in out + err
+    assert {p.name for p in run.iterdir()} >= {
+        "run.json",
+        "plan.json",
+        "labels.json",
+        "split.json",
+        "normalisation.json",
+        "fingerprint.json",
+        "versions.json",
+        "evaluation.json",
+        "model.safetensors",
+        "metrics.csv",
+        "report.html",
+        "validation",
+    }
+    assert json.loads((run / "plan.json").read_text())["steps"] == 6
+    assert [row.split(",")[0] for row in (run / "metrics.csv").read_text().splitlines()] == [
+        "step",
+        *"123456",
+    ]
+
+
+def test_predict_writes_the_same_names_and_says_the_certificate(run, data, tmp_path):
+    code, out, _ = skipway(
+        "predict", run, data / "images", "-o", tmp_path / "out", "--tile", 16, "--probabilities"
+    )
+    assert code == 0
+    assert "6 of 6 images predicted" in out
+    assert "tiled = whole: window" in out
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {f"c{n}.tif" for n in range(6)} | {f"c{n}_probabilities.tif" for n in range(6)}
+    probabilities = imread(tmp_path / "out" / "c0_probabilities.tif")
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_the_tile_does_not_change_the_labels(run, data, tmp_path):
+    for tile in (8, 24, 512):
+        assert skipway("predict", run, data / "images", "-o", tmp_path / str(tile), "--tile", tile)[0] == 0
+    for name in ("c0.tif", "c5.tif"):
+        np.testing.assert_array_equal(imread(tmp_path / "8" / name), imread(tmp_path / "512" / name))
+        np.testing.assert_array_equal(imread(tmp_path / "24" / name), imread(tmp_path / "512" / name))
+
+
+def test_existing_masks_are_kept_without_overwrite(run, data, tmp_path):
+    out = tmp_path / "out"
+    assert skipway("predict", run, data / "images", "-o", out)[0] == 0
+    (out / "c0.tif").write_bytes(b"corrected by hand")
+    code, _, err = skipway("predict", run, data / "images", "-o", out)
+    assert code == 2
+    assert "--overwrite" in err
+    assert (out / "c0.tif").read_bytes() == b"corrected by hand"
+    assert skipway("predict", run, data / "images", "-o", out, "--overwrite")[0] == 0
+    assert imread(out / "c0.tif").shape == (48, 48)
+
+
+def test_one_bad_file_does_not_stop_the_others(run, data, tmp_path):
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("a", "b", "d"):
+        (new / f"{name}.tif").write_bytes((data / "images" / "c0.tif").read_bytes())
+    (new / "c.tif").write_bytes((data / "images" / "c0.tif").read_bytes()[:300])
+    imwrite(new / "e.tif", np.zeros((20, 20, 3), np.uint8), photometric="rgb")
+    code, out, err = skipway("predict", run, new, "-o", tmp_path / "out")
+    assert code == 3
+    assert "3 of 5 images predicted" in out
+    assert "c.tif" in err
+    assert "e.tif" in err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.tif", "b.tif", "d.tif"}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 47), (7, 3)])
+def test_every_size_is_predicted_at_its_size(run, tmp_path, size):
+    (tmp_path / "new").mkdir()
+    imwrite(tmp_path / "new" / "x.tif", np.random.default_rng(0).integers(0, 4000, size).astype(np.uint16))
+    assert skipway("predict", run, tmp_path / "new", "-o", tmp_path / "out")[0] == 0
+    assert imread(tmp_path / "out" / "x.tif").shape == size
+
+
+def test_evaluate_writes_the_json_that_is_documented(run, data, tmp_path):
+    assert skipway("predict", run, data / "images", "-o", tmp_path / "out")[0] == 0
+    code, out, _ = skipway("evaluate", tmp_path / "out", data / "masks", "--json", "-")
+    assert code == 0
+    found = json.loads(out)
+    assert found["n"] == 6
+    assert found["classes"]["1"].keys() >= {
+        "dice",
+        "iou",
+        "sensitivity",
+        "specificity",
+        "precision",
+        "f1",
+        "f2",
+    }
+    assert found["objects"].keys() >= {"ap50", "ap75", "mean_ap", "pq", "seg"}
+    assert "em" not in found
+    assert len(found["images"]) == 6
+    code, out, _ = skipway("evaluate", data / "masks", data / "masks", "--json", tmp_path / "perfect.json")
+    assert json.loads((tmp_path / "perfect.json").read_text())["objects"]["mean_ap"] == 1.0
+
+
+def test_models_lists_every_builder():
+    _, out, _ = skipway("models", "--json")
+    cards = {card["name"]: card for card in json.loads(out)}
+    assert cards["unet_2015"]["parameters"] == 31_030_658
+    assert cards["unet_2015"]["output_size"] == [388, 388]
+    assert set(cards) == {"unet", "unet_2015", "unet_e", "unet_plus", "unet_plus_plus", "unet_3_plus"}
+    assert "31,030,658" in skipway("models")[1]
+
+
+@pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "models", "demo"])
+def test_help_shows_at_most_twelve_flags(verb):
+    _, short, _ = skipway(verb, "--help")
+    _, long, _ = skipway(verb, "--help-all")
+    flags = {line.split()[0] for line in short.splitlines() if line.lstrip().startswith("-")}
+    assert 1 <= len(flags) <= 12
+    assert len(long) >= len(short)
+    if verb == "train":
+        assert "--width" not in short
+        assert "--width" in long
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--steps", "0"], 2, "--steps"),
+        (["--time", "soon"], 2, "20m"),
+        (["--time", "1m"], 2, "one of them"),
+        (["--model", "unet_plusplus"], 2, "unet_plus_plus"),
+        (["--task", "cells"], 2, "objects"),
+        (["--preset", "2016"], 2, "2015"),
+        (["--val", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_wrong_options_are_refused_with_what_would_work(data, tmp_path, words, code, says):
+    found, _, err = skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *SMALL, *words)
+    assert found == code
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_run_is_refused_and_untouched(run, data):
+    before = {p: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    words = ["7" if word == "6" else word for word in SMALL]
+    code, _, err = skipway("train", data / "images", data / "masks", "-o", run, *words)
+    assert code == 2
+    assert "steps 6 (now 7)" in err
+    assert {p: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+
+
+def test_changed_images_are_noticed_before_going_on(tmp_path):
+    data = draw(tmp_path / "d")
+    assert skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *SMALL)[0] == 0
+    image, _ = draw_cells(48, n=5, seed=99)
+    imwrite(data / "images" / "c0.tif", image)
+    code, _, err = skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *SMALL)
+    assert code == 2
+    assert "c0" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none(data, run, tmp_path):
+    for words in (
+        ["train", data / "images", data / "masks", "-o", tmp_path / "r"],
+        ["predict", run, data / "images", "-o", tmp_path / "o"],
+    ):
+        code, _, err = skipway(*words, "--device", "cuda")
+        assert code == 4
+        assert "--device cpu" in err
+
+
+def test_a_hostile_or_damaged_model_is_refused(run, data, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    whole = (run / "model.safetensors").read_bytes()
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    for content, code in (
+        (b"PK\x03\x04" + whole, 6),
+        (b"\x80\x04." + whole, 6),
+        (whole[:-9], 3),
+        (bytes(flipped), 3),
+        (b"", 3),
+    ):
+        (copy / "model.safetensors").write_bytes(content)
+        found, _, err = skipway("predict", copy, data / "images", "-o", tmp_path / "out")
+        assert found == code
+        assert "model.safetensors" in err
+        assert not (tmp_path / "out").exists()
+    (copy / "model.safetensors").write_bytes(whole)
+    assert skipway("predict", copy, data / "images", "-o", tmp_path / "out")[0] == 0
+
+
+def test_the_python_calls_do_the_same(run, data, tmp_path):
+    assert skipway("predict", run, data / "images", "-o", tmp_path / "out")[0] == 0
+    image = imread(data / "images" / "c3.tif")
+    np.testing.assert_array_equal(api.load(run).predict(image), imread(tmp_path / "out" / "c3.tif"))
+    np.testing.assert_array_equal(api.load(run).predict(image[None]), api.load(run).predict(image[..., None]))
+
+
+def child(*words):
+    return subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=False)
+
+
+def test_errors_have_one_line_and_no_traceback(tmp_path):
+    found = child(
+        "import sys; sys.argv[1:] = ['train', 'nowhere', '-o', 'r']; from skipway.cli import main; main()"
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("skipway: error")
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import skipway", ("numpy", "torch")),
+        ("from skipway.cli.app import app", ("numpy", "torch", "matplotlib")),
+        ("import skipway; skipway.load", ("torch._dynamo", "torchvision", "timm", "matplotlib", "numba")),
+    ],
+)
+def test_nothing_heavy_is_imported(code, absent):
+    found = child(f"import sys; {code}; print([m for m in {absent!r} if m in sys.modules])")
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_public_names_stay_callable_after_their_modules_are_loaded():
+    modules = "import skipway, skipway.training, skipway.evaluation, skipway.api"
+    names = "[callable(x) for x in (skipway.train, skipway.load, skipway.evaluate)]"
+    assert child(f"{modules}; print({names})").stdout.strip() == "[True, True, True]"
