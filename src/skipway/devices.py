@@ -51,8 +51,7 @@ def fast_bf16(device: "torch.device") -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        able = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # absent before torch 2.10: then not, which is safe
+        # Absent before torch 2.10; then the answer is no, which is safe.
+        able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False

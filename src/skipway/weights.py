@@ -50,7 +50,7 @@ def load_model(run: Run, device: torch.device) -> SkipGraph:
             )
         )
     tensors, facts = read_tensors(path)
-    name, config = facts.get("model"), facts.get("config")
+    name, config = str(facts.get("model")), facts.get("config")
     if name not in BUILDERS or not isinstance(config, dict):
         raise CheckpointError(
             Problem(f"names the model {name!r}", str(path), "one of " + ", ".join(BUILDERS))
@@ -63,6 +63,8 @@ def load_model(run: Run, device: torch.device) -> SkipGraph:
     _compare(path, name, wanted, {key: value.shape for key, value in tensors.items()})
     model = build(name, **config)
     model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+    if model.ndim == 2:  # a third less time on a CPU, and the layout of the training
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval()
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -157,7 +157,7 @@ def predict(
     as_json: Json = False,
     help_all: HelpAll = False,
     outputs: Annotated[
-        str, typer.Option(hidden=True, help="last, or mean of all supervised outputs.")
+        Literal["last", "mean"], typer.Option(hidden=True, help="last, or mean of all supervised outputs.")
     ] = "last",
 ) -> None:
     """Predict masks for new images; needs nothing but the run folder."""

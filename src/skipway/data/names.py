@@ -55,8 +55,6 @@ def best_rule(images: Sequence[str], masks: Sequence[str]) -> Affix | None:
         affix = Affix(image, mask)
         cores = [affix.image_core(key) for key in images]
         others = [affix.mask_core(key) for key in masks]
-        if len(set(cores)) < len(cores) or len(set(others)) < len(others):
-            continue
         matched = len(set(cores) & set(others))
         shortest = -sum(map(len, (*image, *mask)))  # among equals, the affixes that take least away
         if matched and (best is None or (matched, shortest) > best[:2]):
@@ -82,7 +80,8 @@ def _affixes(keys: Sequence[str]) -> list[tuple[str, str]]:
     befores = {"", before, re.sub(r"\d+$", "", before), re.sub(r"[^\W_]+$", "", before)}
     longest_after = _shared_start([key[::-1] for key in keys])[::-1]
     afters = {"", after, re.sub(r"^\d+", "", longest_after), re.sub(r"^[^\W_]+", "", longest_after)}
-    return [(b, a) for b in sorted(befores) for a in sorted(afters)]
+    shortest = min(map(len, keys))  # an affix that fits every key takes two names never to one
+    return [(b, a) for b in sorted(befores) for a in sorted(afters) if len(b) + len(a) <= shortest]
 
 
 def _stripped(key: str, affix: tuple[str, str]) -> str:

@@ -13,7 +13,7 @@ kept, no global generator is touched, and batches may be made in any order, in a
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -178,7 +178,7 @@ def choose_origin(target: NDArray[np.integer], plan: BatchPlan, rng: np.random.G
     return tuple(min(max(a, lo), hi) for a, lo, hi in zip(around, low, high, strict=True))
 
 
-def prefetch(make: Callable[[int], T], start: int, count: int, threads: int = 1) -> Iterator[T]:
+def prefetch(make: Callable[[int], T], start: int, count: int, threads: int = 1) -> Generator[T]:
     """make(start), make(start + 1), …, in this order, made ahead of time in background threads.
 
     At most `threads` + 1 results wait at any time. An error in `make` is raised where its result was due.

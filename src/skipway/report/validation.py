@@ -47,13 +47,9 @@ def validate_run(
     masks = _predicted(run, prepared, predictor, event)
     name, simple = _baseline(prepared)
     evaluation, baseline = evaluate_arrays(masks, prepared.labels), evaluate_arrays(simple, prepared.labels)
-    figures = {
-        "evaluation": evaluation.to_json(),
-        "score": _score(prepared, masks),
-        "baseline": _score(prepared, simple),
-        "baseline_name": name,
-    }
-    run.write("evaluation", figures)
+    simple_score = _score(prepared, simple)
+    figures = {"score": _score(prepared, masks), "baseline": simple_score, "baseline_name": name}
+    run.write("evaluation", {"evaluation": evaluation.to_json(), **figures})
     labels = prepared.labels
     rows = [
         LabelRow(value, i, text)
@@ -72,7 +68,7 @@ def validate_run(
         split=SplitFacts(split.train, split.val, split.rule),
         versions=versions,
         command=facts["command"],
-        baseline=Baseline(name, baseline.to_json(), figures["baseline"]),
+        baseline=Baseline(name, baseline.to_json(), simple_score),
         warnings=warnings,
     )
     write_report(run.path / "report.html", page)

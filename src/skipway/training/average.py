@@ -1,12 +1,15 @@
 """Averaged weights: what is saved for prediction."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+M = TypeVar("M", bound=nn.Module)
 
-def start_average(model: nn.Module) -> nn.Module:
+
+def start_average(model: M) -> M:
     """A copy of `model` in evaluation mode that learns only through `update_average`."""
     average = copy.deepcopy(model).eval()
     for parameter in average.parameters():

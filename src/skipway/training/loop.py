@@ -199,7 +199,7 @@ class _Training:
         value = supervised(self.loss, outputs, target, weights)
         if not torch.isfinite(value):
             return math.nan
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), self.plan.clip)):
             return math.nan
         optimiser.step()
@@ -248,7 +248,7 @@ class _Training:
 
 def _placed(model: SkipGraph, plan: Plan, device: torch.device) -> SkipGraph:
     if len(plan.patch) == 2:
-        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device)
 
 
