@@ -28,7 +28,7 @@ from skipway.tasks.objects import to_objects
 TRAINING_IMAGES = 24
 TRAINING_SIDE = 256
 NEW_SIDE = 1024
-SECONDS = 100.0
+SECONDS = 120.0
 """Of training; with drawing, prediction, scores and pictures the demo stays below three minutes."""
 
 MARK = "demo.json"

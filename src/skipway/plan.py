@@ -29,6 +29,9 @@ MAX_PATCH = 256
 TILE_2015 = 572
 """Side of the one large tile of the 2015 paper."""
 
+WARMUP = 40
+"""Steps of linear warm-up at most; more than are measured before a time budget becomes a number of steps."""
+
 CLIP = 5.0
 """Largest gradient norm; only a run that is about to diverge meets it."""
 
@@ -197,10 +200,10 @@ def make_plan(
         seconds=request.seconds,
         optimiser=optimiser,
         learning_rate=request.learning_rate
-        or (1e-3 if optimiser == "adamw" else 1e-3 if published else 1e-2),
+        or (2e-3 if optimiser == "adamw" else 1e-3 if published else 1e-2),
         momentum=0.99 if published else 0.9,
         weight_decay=1e-2 if optimiser == "adamw" else 0.0,
-        warmup=100 if steps is None else min(100, max(1, steps // 10)),
+        warmup=WARMUP if steps is None else min(WARMUP, max(1, steps // 10)),
         clip=CLIP,
         ema=0.998,
         precision="bf16" if fast_bf16 else "fp32",

@@ -191,6 +191,34 @@ class Normalisation:
             ) from error
 
 
+LIMIT = 20.0
+"""Largest value either way that the network sees: one hot pixel must not outweigh all others, or overflow."""
+
+
+def normalised(
+    pixels: NDArray[Any], constants: Constants, dtype: type[np.floating] = np.float32
+) -> NDArray[Any]:
+    """(x - offset) / scale, held within ±`LIMIT`: what the network sees, in training and in prediction.
+
+    Args:
+        pixels: (C, *S), any real type; not changed.
+        constants: Offset and scale, each of shape (C,).
+        dtype: Of the result, and of the arithmetic.
+
+    Returns:
+        Array of shape (C, *S).
+
+    >>> normalised(np.array([[30, 1000]]), (np.array([10.0]), np.array([20.0]))).tolist()
+    [[1.0, 20.0]]
+    """
+    column = (-1, *(1,) * (pixels.ndim - 1))
+    offset, scale = (np.asarray(value).astype(dtype).reshape(column) for value in constants)
+    values = pixels.astype(dtype)
+    values -= offset
+    values /= scale
+    return np.clip(values, -LIMIT, LIMIT, out=values)
+
+
 class _Bands:
     """Bands (C, h, W) of an image, as often as they are asked for."""
 

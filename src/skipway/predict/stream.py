@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
 from skipway.predict.certificate import Certificate, Witness
 from skipway.predict.logits import Outputs, class_map, combine, probabilities
@@ -23,8 +24,6 @@ from skipway.tiles import Tile, count_tiles, default_tile, plan_tiles, redundanc
 
 if TYPE_CHECKING:
     from skipway.images import ImageFile
-
-Normaliser = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 
 class Options(TypedDict, total=False):
@@ -72,7 +71,7 @@ class Prediction:
 def predict_page(
     model: nn.Module,
     image: "ImageFile",
-    normalise: Normaliser | None = None,
+    normalise: Constants | None = None,
     *,
     page: int = 0,
     **options: Unpack[Options],
@@ -92,7 +91,7 @@ def predict_page(
 def predict_array(
     model: nn.Module,
     array: NDArray[np.generic],
-    normalise: Normaliser | None = None,
+    normalise: Constants | None = None,
     **options: Unpack[Options],
 ) -> Prediction:
     """Predict an array or memory map of shape (C, *S); it is read, never written. See `predict_pixels`."""
@@ -100,7 +99,7 @@ def predict_array(
 
 
 def predict_pixels(
-    model: nn.Module, pixels: Pixels, normalise: Normaliser | None = None, **options: Unpack[Options]
+    model: nn.Module, pixels: Pixels, normalise: Constants | None = None, **options: Unpack[Options]
 ) -> Prediction:
     """Predict anything that has a shape (C, *S) and can be read in windows.
 
@@ -126,7 +125,7 @@ def predict_pixels(
     labels = _labels(options.get("labels"), size)
     on_probabilities, on_progress = options.get("on_probabilities"), options.get("on_progress")
     tiles = count_tiles(size, step, geometry)
-    witness = Witness(size, step, geometry, seed=run.constants)
+    witness = Witness(size, step, geometry, seed=run.content)
     with evaluating(model):
         for done, tile in enumerate(plan_tiles(size, step, geometry), start=1):
             logits = run.logits(tile)
@@ -161,50 +160,38 @@ class _Run:
     model: nn.Module
     pixels: Pixels
     geometry: Geometry
-    offset: NDArray[np.floating]
-    scale: NDArray[np.floating]
+    constants: Constants | None
     outputs: Outputs
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, model: nn.Module, pixels: Pixels, normalise: Normaliser | None, options: Options) -> "_Run":
-        geometry, channels = getattr(model, "geometry", None), pixels.shape[0]
+    def of(cls, model: nn.Module, pixels: Pixels, normalise: Constants | None, options: Options) -> "_Run":
+        geometry = getattr(model, "geometry", None)
         if not isinstance(geometry, Geometry):
             raise TypeError(f"{type(model).__name__} has no geometry that says how far it looks")
         _check_axes(model, pixels.shape, geometry)
         if (device := options.get("device")) is not None:
             model.to(device)
         weight = next(model.parameters())
-        offset, scale = normalise if normalise is not None else (np.zeros(channels), np.ones(channels))
-        column = (channels, *(1,) * geometry.ndim)
-        # The constants in the network's own precision, so that a tile is not computed in another one.
-        exact: type[np.floating] = np.float64 if weight.dtype == torch.float64 else np.float32
-        return cls(
-            model,
-            pixels,
-            geometry,
-            np.asarray(offset).astype(exact).reshape(column),
-            np.asarray(scale).astype(exact).reshape(column),
-            options.get("outputs", "last"),
-            weight.device,
-            weight.dtype,
-        )
+        outputs = options.get("outputs", "last")
+        return cls(model, pixels, geometry, normalise, outputs, weight.device, weight.dtype)
 
     @property
     def size(self) -> tuple[int, ...]:
         return tuple(self.pixels.shape[1:])
 
     @property
-    def constants(self) -> tuple[object, ...]:
+    def content(self) -> tuple[object, ...]:
         """The normalisation, which stands for the image's content."""
-        return (*self.offset.ravel().tolist(), *self.scale.ravel().tolist())
+        return tuple(number for values in self.constants or () for number in np.asarray(values).tolist())
 
     def logits(self, tile: Tile) -> Tensor:
         """Logits of the pixels that the tile decides, shape (K, *write)."""
-        read = tile.take(self.pixels.read(tile.read)).astype(self.offset.dtype)
-        read -= self.offset
-        read /= self.scale
+        # In the network's own precision, so that a tile is not computed in another one.
+        exact: type[np.floating] = np.float64 if self.dtype == torch.float64 else np.float32
+        read = tile.take(self.pixels.read(tile.read))
+        read = read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
         outputs = self.model(torch.from_numpy(read)[None].to(self.device, self.dtype))
         logits = combine((outputs,) if isinstance(outputs, Tensor) else outputs, self.outputs)
         logits = logits[0][:, *tile.crop]

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from threading import Lock
 
-import numpy as np
-
-from skipway.data.fingerprint import Normalisation
+from skipway.data.fingerprint import Normalisation, normalised
 from skipway.data.layouts import Pair
 from skipway.data.sampling import Sample
 from skipway.images import open_image, open_mask
@@ -62,10 +60,7 @@ class TrainingSet:
     def _decode(self, pair: Pair) -> Sample:
         with open_image(pair.image.path) as file:
             page = pair.image.page or 0
-            offset, scale = (
-                v.astype(np.float32)[:, None, None] for v in self._normalisation.constants(file, page)
-            )
-            image = (file.read(page).astype(np.float32) - offset) / scale
+            image = normalised(file.read(page), self._normalisation.constants(file, page))
         with open_mask(pair.mask.path) as file:
             mask = file.read(pair.mask.page or 0)[0]
         target = self._task.target(mask)
