@@ -208,6 +208,7 @@ def train_run(
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
     figures = run.read("evaluation")
+    event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
 
 

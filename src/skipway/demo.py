@@ -23,7 +23,7 @@ from skipway.predict.files import FileOptions
 from skipway.report import pictures as draw
 from skipway.runs import read_json, replacing, write_json
 from skipway.synthetic import draw_cells
-from skipway.tasks.objects import to_objects
+from skipway.tasks import Task
 
 TRAINING_IMAGES = 24
 TRAINING_SIDE = 256
@@ -86,13 +86,15 @@ def run_demo(
     for bits in (16, 8):
         new, predicted = demo.folder / f"new-{bits}bit", demo.folder / f"predicted-{bits}bit"
         summary = api.predict_files(predictor, new, predicted, FileOptions(overwrite=True), event)
-        baseline = _otsu(new / "cells.tif", demo.part(f"otsu-{bits}bit") / "cells.tif")
+        baseline = _otsu(predictor.task, new / "cells.tif", demo.part(f"otsu-{bits}bit") / "cells.tif")
         truth = demo.folder / "truth"
         rows.append((f"skipway, {bits}-bit", evaluate(predicted, truth)))
         rows.append((f"Otsu, {bits}-bit", evaluate(baseline.parent, truth)))
         event({"event": "line", "name": "tiles", "text": str(summary.certificate)})
     strip = _picture(demo)
-    write_json(demo.folder / "figures.json", {name: found.to_json() for name, found in rows})
+    figures = {name: found.to_json() for name, found in rows}
+    write_json(demo.folder / "figures.json", figures)
+    event({"event": "figures", **figures})
     return _text(demo, rows, strip)
 
 
@@ -112,7 +114,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(Problem("is not empty", str(folder), "a new folder", "give another folder with -o"))
     else:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(mark, wanted)
 
 
@@ -130,11 +132,11 @@ def _draw(demo: Demo, seed: int) -> None:
     write_labels(demo.part("truth") / "cells.tif", labels)
 
 
-def _otsu(image: Path, target: Path) -> Path:
-    """The baseline: Otsu's threshold, then connected components."""
+def _otsu(task: Task, image: Path, target: Path) -> Path:
+    """The baseline: Otsu's threshold, then the same way from foreground to objects as the network's."""
     with open_image(image) as file:
         pixels = file.read()[0]
-    return write_labels(target, to_objects(otsu_mask(pixels)))
+    return write_labels(target, task.decode(otsu_mask(pixels).astype(np.uint8)))
 
 
 def _picture(demo: Demo) -> Path:

@@ -87,15 +87,15 @@ class LabelMap:
     def instances(self, mask: NDArray[Any]) -> NDArray[np.int32]:
         """Objects 1…n of a mask, 0 elsewhere and where nothing is annotated, shape (*S).
 
-        Where values are ids, each value is one object; otherwise each connected region (diagonals included)
-        of one value is.
+        Where values are ids, each value is one object; otherwise each connected region (pixels
+        that share an edge) of one value is.
         """
         mask = np.asarray(mask)
         background = self.values[0]
         if self.ignore is not None:
             mask = np.where(mask == self.ignore, np.asarray(background, mask.dtype), mask)
         if not self.ids:
-            return regions(mask, background)
+            return regions(mask, background, diagonals=False)  # as predicted objects are told apart
         known, numbers = np.unique(mask, return_inverse=True)
         order = np.cumsum(known != background) * (known != background)
         return order[numbers].reshape(mask.shape).astype(np.int32)

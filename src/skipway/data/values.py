@@ -70,12 +70,14 @@ def summarise(mask: NDArray[Any], bits: int = 8, palette: NDArray[Any] | None = 
     )
 
 
-def regions(mask: NDArray[Any], background: int = 0) -> NDArray[np.int32]:
-    """Connected regions of equal value (diagonals included) numbered 1…n, `background` is 0."""
+def regions(mask: NDArray[Any], background: int = 0, *, diagonals: bool = True) -> NDArray[np.int32]:
+    """Connected regions of equal value numbered 1…n, `background` is 0; pixels that share a corner connect or not."""
     from skimage.measure import label  # slow to import
 
     numbers = mask.astype(np.int64, copy=False)
-    return np.asarray(label(numbers, background=background, connectivity=mask.ndim), np.int32)
+    return np.asarray(
+        label(numbers, background=background, connectivity=mask.ndim if diagonals else 1), np.int32
+    )
 
 
 def counted(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

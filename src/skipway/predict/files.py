@@ -95,7 +95,11 @@ def predict_files(
         written.append(mask)
         worst = certificate if worst is None else max(worst, certificate, key=_rank)
         event({"event": "file", "name": source.name, "written": str(mask), "done": done, "of": len(jobs)})
-    return Summary(tuple(written), tuple(failed), worst)
+    summary = Summary(tuple(written), tuple(failed), worst)
+    event(
+        {"event": "finished", "written": len(written), "failed": len(failed), "certificate": str(worst or "")}
+    )
+    return summary
 
 
 def _names(error: SkipwayError, source: Path) -> bool:

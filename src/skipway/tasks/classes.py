@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
+from skipway.data.values import regions
 from skipway.losses import IGNORE
-from skipway.metrics.objects import components
 from skipway.metrics.pixel import confusion, mean_defined, scores
 from skipway.weight_maps import border_weights
 
@@ -41,7 +41,8 @@ class Classes:
     def weights(self, mask: NDArray[Any]) -> NDArray[np.float32]:
         """w_c + the border term between connected regions of each class other than background."""
         target = self.target(mask)
-        return by_class(target, self.class_weights) + border_weights(_regions(target, self.outputs))
+        known = np.where(target == IGNORE, np.uint8(0), target)
+        return by_class(target, self.class_weights) + border_weights(regions(known, diagonals=False))
 
     def decode(self, class_map: NDArray[np.uint8]) -> NDArray[Any]:
         """The user's own label values."""
@@ -56,15 +57,6 @@ class Classes:
         """Class indices, with the number of classes where nothing is annotated."""
         indices = self.labels.encode(mask)
         return np.where(indices == IGNORE, np.uint8(self.outputs), indices)
-
-
-def _regions(target: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:
-    """Connected regions of every class other than background, numbered through."""
-    regions = np.zeros(target.shape, np.int32)
-    for index in range(1, classes):
-        found = components(target == index)
-        regions += np.where(found > 0, found + regions.max(), 0).astype(np.int32)
-    return regions
 
 
 def by_class(target: NDArray[np.uint8], class_weights: tuple[float, ...]) -> NDArray[np.float32]:
