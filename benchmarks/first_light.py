@@ -104,6 +104,9 @@ def run(name, flags, arguments, folder, train, val):
     return {
         **scored(place / "out", val),
         "flags": flags,
+        "otsu_with_the_same_decoding": json.loads((place / "run" / "evaluation.json").read_text())[
+            "baseline"
+        ],
         "steps": int(rows[-1]["step"]),
         "cpu_minutes": round(spent / 60, 1),
         "wall_minutes": round(wall / 60, 1),

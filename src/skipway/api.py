@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -51,16 +52,19 @@ class Trained:
 
     Attributes:
         run: Its folder.
-        evaluation: Scores on the validation images.
-        baseline: Score of the simplest method on the same images; None where there is none.
-        score: The same score of the run.
-        score_name: What the two are.
+        evaluation: Scores on the validation images, as `skipway evaluate --json` gives them.
+        score: The one that the curve in the report shows.
+        scored: Validation images that have it.
+        baseline: The same score of the simplest method; None where it is undefined.
+        baseline_name: That method.
+        score_name: What the two scores are.
         device: Where it ran.
     """
 
     run: Run
     evaluation: Mapping[str, Any]
     score: float | None
+    scored: int
     baseline: float | None
     baseline_name: str
     score_name: str
@@ -78,7 +82,7 @@ class Trained:
         )
         return "\n".join(
             (
-                f"{'score':<10} {score}, {self.score_name}, mean of {self.evaluation['n']} validation images",
+                f"{'score':<10} {score}, {self.score_name}, mean of {self.scored} validation images",
                 f"{'baseline':<10} {baseline}, {self.baseline_name} on the same images",
                 f"{'report':<10} {self.run.path / 'report.html'}",
                 f"{'next':<10} skipway predict {shlex.quote(str(self.run.path))} NEW_IMAGES -o OUT",
@@ -179,34 +183,38 @@ def train_run(
         DataError: the data cannot be used.
         Interrupted: a stop was asked for; the same call goes on.
     """
+    began = time.perf_counter()
     where = resolve_device(device)
     if task is not None and task not in TASKS:
         raise UsageError(Problem(f"found {task!r}", "--task", "classes or objects"))
     asked = _asked(
         {"images": images, "masks": masks, "val": val}, request, task=task, suffix=suffix, ignore=ignore
     )
+    _outside(output, images, masks)
     run = _claim(output, asked)
     checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
-    prepared = prepare(checked, request, val=val, device=where)
-    lines = described(checked, prepared, _parameters(prepared), where)
-    for name, text in lines.items():
-        event({"event": "line", "name": name, "text": text})
-    warnings = (*checked.warnings, *prepared.split.warnings)
-    for text in warnings:
-        event({"event": "warning", "text": text})
+    prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
     run = run if run.exists else Run.create(output)
     with run.locked():
+        _claim(output, asked)  # again: somebody may have been here since
         run.sweep()
-        prepared = _stored(run, prepared, asked)
+        fresh = prepared.split.warnings
+        prepared, changed = _stored(run, prepared, asked, where)
+        lines = described(checked, prepared, _parameters(prepared), where)
+        for name, text in lines.items():
+            event({"event": "line", "name": name, "text": text})
+        warnings = (*checked.warnings, *fresh, *changed)
+        for text in warnings:
+            event({"event": "warning", "text": text})
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped)
+                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
             facts = {**lines, "command": _command(run)}
             validate_run(run, prepared, load(output, device=str(where)), facts, warnings, versions(), event)
             run.write("run", {**run.read("run"), "finished": True})
-            (run.path / "state.safetensors").unlink(missing_ok=True)
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
+        (run.path / "state.safetensors").unlink(missing_ok=True)
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
@@ -250,11 +258,7 @@ def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
     """
     run = Run(output)
     if not run.exists:
-        if output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
-            found = "the folder is not empty and holds no run"
-            raise UsageError(
-                Problem(found, str(output), "a new or empty folder", "give another name with -o")
-            )
+        run.require_free()
         return run
     before = Run.open(output).read("run")["asked"]
     differs = [name for name in asked if before.get(name) != asked[name]]
@@ -271,30 +275,55 @@ def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
     return run
 
 
-def _stored(run: Run, prepared: Prepared, asked: Mapping[str, Any]) -> Prepared:
-    """Write a new run's parts; of a run that stands, return its own, if the data are still the same."""
-    if run.exists:
-        before = Prepared.read(run)
-        if dict(before.split.hashes) != dict(prepared.split.hashes):
-            changed = set(before.split.hashes.items()) ^ set(prepared.split.hashes.items())
-            names = sorted({name for name, _ in changed})
+def _outside(output: Path, *data: Path | None) -> None:
+    """Refuse a run folder among the images: the next start would take its files for data."""
+    for folder in data:
+        if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 Problem(
-                    f"{len(names)} images differ from those the run was started with, the first {names[0]}",
+                    "the run folder lies inside the data", str(output), fix="give a folder beside it with -o"
+                )
+            )
+
+
+def _stored(
+    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
+) -> tuple[Prepared, tuple[str, ...]]:
+    """Write a new run's parts; of a run that stands, its own, if the data are still the same.
+
+    Returns:
+        The parts, and warnings about what differs from the machine that the run was started on.
+    """
+    here = {**versions(), "device": str(device)}
+    if (run.path / "versions.json").is_file():  # the last part written: all are there
+        before = Prepared.read(run)
+        then, now = (
+            {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)
+        )
+        if then != now:
+            names = sorted({name for name, _ in then ^ now})
+            raise UsageError(
+                Problem(
+                    f"{len(names)} images or masks differ from those the run was started with, the first {names[0]}",
                     str(run.path),
                     "the same images, to go on with it",
                     "give another folder with -o",
                 )
             )
-        return before
-    prepared.write(run)
-    run.write("versions", versions())
+        there = run.read("versions")
+        changed_here = [
+            f"{name} {there.get(name)} (now {here[name]})" for name in here if there.get(name) != here[name]
+        ]
+        said = f"not the machine the run was started on, so not the same bits: {', '.join(changed_here)}"
+        return before, (said,) if changed_here else ()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.write(
         MARK.removesuffix(".json"),
         {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
     )
-    return prepared
+    prepared.write(run)
+    run.write("versions", here)
+    return prepared, ()
 
 
 def versions() -> dict[str, str]:

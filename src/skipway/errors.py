@@ -85,6 +85,11 @@ class Interrupted(SkipwayError):
 
     exit_code = 75
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """Lines that say so without calling it an error."""
+        return [f"skipway: {problem}" for problem in self.problems]
+
 
 class TopologyError(ValueError):
     """A topology that cannot be built or pruned as asked."""

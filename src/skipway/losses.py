@@ -6,6 +6,7 @@ deterministic on a GPU while the same loss without reduction is.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,18 @@ def _one_hot(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device=target.device).scatter_(1, index, 1.0)
 
 
-LOSSES: Mapping[str, Loss] = {
-    "ce-dice": cross_entropy_dice,
-    "ce": cross_entropy,
+@dataclass(frozen=True)
+class Choice:
+    """A loss and whether it is fed the weight map of the 2015 paper."""
+
+    function: Loss
+    weighted: bool
+
+
+LOSSES: Mapping[str, Choice] = {
+    "ce-dice": Choice(cross_entropy_dice, weighted=False),
+    "ce": Choice(cross_entropy, weighted=False),
+    "weighted-ce-dice": Choice(cross_entropy_dice, weighted=True),
+    "weighted-ce": Choice(cross_entropy, weighted=True),
 }
+"""Losses by the name that a plan stores."""

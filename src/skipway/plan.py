@@ -11,13 +11,13 @@ from typing import Any
 
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
-from skipway.errors import Problem, UsageError
+from skipway.errors import CheckpointError, Problem, UsageError
+from skipway.losses import LOSSES
 from skipway.models import BUILDERS, build
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
 PRESETS = ("default", "2015")
-LOSSES = ("ce-dice", "ce", "weighted-ce-dice", "weighted-ce")
 OPTIMISERS = ("adamw", "sgd")
 
 DEFAULT_STEPS = 2000
@@ -74,15 +74,15 @@ class Request:
         for flag, value, names in (
             ("--preset", self.preset, PRESETS),
             ("--model", self.model, tuple(BUILDERS)),
-            ("--loss", self.loss, LOSSES),
+            ("--loss", self.loss, tuple(LOSSES)),
             ("--optimiser", self.optimiser, OPTIMISERS),
         ):
             if value is not None and value not in names:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
         if self.steps is not None and self.seconds is not None:
             problems.append(Problem("both --steps and --time are given", "train", "one of them"))
-        if self.seed < 0:
-            problems.append(Problem(f"found {self.seed}", "--seed", "0 or above"))
+        if not 0 <= self.seed < 2**63:
+            problems.append(Problem(f"found {self.seed}", "--seed", "0 to 2^63 - 1"))
         if problems:
             raise UsageError(*problems)
 
@@ -94,7 +94,7 @@ class Plan:
     Attributes:
         model: Name of the builder in `skipway.models`.
         config: Its keyword arguments.
-        loss: One of `LOSSES`.
+        loss: One of `losses.LOSSES`.
         patch: Input side of a training patch per axis, pixels.
         batch: Patches a step.
         steps: Optimiser steps; None until they are measured from `seconds`.
@@ -138,7 +138,7 @@ class Plan:
     @property
     def weighted(self) -> bool:
         """Whether the loss uses the 2015 weight map."""
-        return self.loss.startswith("weighted-")
+        return LOSSES[self.loss].weighted
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for plan.json."""
@@ -149,15 +149,14 @@ class Plan:
         """A plan out of plan.json.
 
         Raises:
-            UsageError: a key is unknown or missing.
+            CheckpointError: a key is unknown or missing, or a value is of another kind.
         """
         try:
             plan = cls(**value)
+            return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights))
         except TypeError as error:
-            raise UsageError(
-                Problem(f"plan does not fit this version ({error})", "plan.json", fix="train again")
-            ) from error
-        return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights))
+            found = f"does not fit this version ({error})"
+            raise CheckpointError(Problem(found, "plan.json", fix="train again")) from error
 
 
 def make_plan(

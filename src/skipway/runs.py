@@ -149,7 +149,13 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     text = metadata.get(_FACTS, "")
     if metadata.get(_HASH) != _digest(tensors, text):
         raise _damaged(path, "its SHA-256 is not the one it was written with")
-    return tensors, json.loads(text)
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, f"its facts are not JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise _damaged(path, "its facts are no JSON object")
+    return tensors, facts
 
 
 def refuse_code(path: Path) -> None:
@@ -210,21 +216,7 @@ class Run:
             UsageError: the folder holds something already.
             EnvironmentFault: the folder cannot be made.
         """
-        if path.exists() and not path.is_dir():
-            raise UsageError(
-                Problem("is a file", str(path), "a folder to write the run to", "give another name with -o")
-            )
-        if path.is_dir() and any(
-            not entry.name.startswith(_TEMPORARY) for entry in path.iterdir() if entry.name != ".lock"
-        ):
-            raise UsageError(
-                Problem(
-                    "the folder is not empty and holds no run",
-                    str(path),
-                    "a new or empty folder",
-                    "give another name with -o",
-                )
-            )
+        cls(path).require_free()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -258,6 +250,29 @@ class Run:
             )
         return cls(path)
 
+    def require_free(self) -> None:
+        """Accept a missing or empty folder, or one with nothing but what a start that was killed left.
+
+        Raises:
+            UsageError: the folder holds something already.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(
+                Problem(
+                    "is a file", str(self.path), "a folder to write the run to", "give another name with -o"
+                )
+            )
+        names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        if any(name != ".lock" and not name.startswith(_TEMPORARY) for name in names):
+            raise UsageError(
+                Problem(
+                    "the folder is not empty and holds no run",
+                    str(self.path),
+                    "a new or empty folder",
+                    "give another name with -o",
+                )
+            )
+
     @property
     def exists(self) -> bool:
         """Whether a run was started here."""
@@ -273,7 +288,8 @@ class Run:
 
     def sweep(self) -> None:
         """Remove temporary files that a killed writer left here; nothing else is touched."""
-        for entry in self.path.glob(f"{_TEMPORARY}*"):
+        masks = (self.path / "validation").rglob(".*.part.tif")
+        for entry in (*self.path.glob(f"{_TEMPORARY}*"), *masks):
             entry.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -51,7 +51,7 @@ def load_model(run: Run, device: torch.device) -> SkipGraph:
         )
     tensors, facts = read_tensors(path)
     name, config = str(facts.get("model")), facts.get("config")
-    if name not in BUILDERS or not isinstance(config, dict):
+    if name not in BUILDERS or not isinstance(config, dict) or not _modest(config):
         raise CheckpointError(
             Problem(f"names the model {name!r}", str(path), "one of " + ", ".join(BUILDERS))
         )
@@ -66,6 +66,13 @@ def load_model(run: Run, device: torch.device) -> SkipGraph:
     if model.ndim == 2:  # a third less time on a CPU, and the layout of the training
         model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval()
+
+
+def _modest(config: Mapping[str, Any]) -> bool:
+    """Whether the sizes in a file are ones that a network may have, before anything is built by them."""
+    return all(not isinstance(value, int) or 0 <= value <= 65_536 for value in config.values()) and (
+        2 <= config.get("depth", 2) <= 12
+    )
 
 
 def _compare(path: Path, name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -108,7 +108,7 @@ def test_predict_writes_the_same_names_and_says_the_certificate(run, data, tmp_p
     assert code == 0
     assert "6 of 6 images predicted" in out
     assert "tiled = whole: window" in out
-    names = {p.name for p in (tmp_path / "out").iterdir()}
+    names = {p.name for p in (tmp_path / "out").iterdir()} - {"labels.json"}
     assert names == {f"c{n}.tif" for n in range(6)} | {f"c{n}_probabilities.tif" for n in range(6)}
     probabilities = imread(tmp_path / "out" / "c0_probabilities.tif")
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
@@ -146,7 +146,7 @@ def test_one_bad_file_does_not_stop_the_others(run, data, tmp_path):
     assert "3 of 5 images predicted" in out
     assert "c.tif" in err
     assert "e.tif" in err
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.tif", "b.tif", "d.tif"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.tif", "b.tif", "d.tif", "labels.json"}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 47), (7, 3)])
@@ -297,8 +297,8 @@ def test_errors_have_one_line_and_no_traceback(tmp_path):
     ("code", "absent"),
     [
         ("import skipway", ("numpy", "torch")),
-        ("from skipway.cli.app import app", ("numpy", "torch", "matplotlib")),
-        ("import skipway; skipway.load", ("torch._dynamo", "torchvision", "timm", "matplotlib", "numba")),
+        ("from skipway.cli.app import app", ("numpy", "torch", "scipy", "skimage")),
+        ("import skipway; skipway.load", ("torch._dynamo", "skimage.measure", "numba", "jinja2")),
     ],
 )
 def test_nothing_heavy_is_imported(code, absent):
@@ -310,3 +310,75 @@ def test_public_names_stay_callable_after_their_modules_are_loaded():
     modules = "import skipway, skipway.training, skipway.evaluation, skipway.api"
     names = "[callable(x) for x in (skipway.train, skipway.load, skipway.evaluate)]"
     assert child(f"{modules}; print({names})").stdout.strip() == "[True, True, True]"
+
+
+def test_an_image_is_never_replaced_by_its_mask(run, data, tmp_path):
+    (tmp_path / "a.tif").write_bytes((data / "images" / "c0.tif").read_bytes())
+    before = (tmp_path / "a.tif").read_bytes()
+    code, _, err = skipway("predict", run, tmp_path / "a.tif", "-o", tmp_path, "--overwrite")
+    assert code == 2
+    assert "the image itself" in err
+    assert (tmp_path / "a.tif").read_bytes() == before
+
+
+def test_probability_files_are_not_replaced_or_shared(run, data, tmp_path):
+    new, out = tmp_path / "new", tmp_path / "out"
+    new.mkdir()
+    (new / "a.tif").write_bytes((data / "images" / "c0.tif").read_bytes())
+    out.mkdir()
+    (out / "a_probabilities.tif").write_bytes(b"kept")
+    code, _, err = skipway("predict", run, new, "-o", out, "--probabilities")
+    assert code == 2
+    assert "a_probabilities.tif" in err
+    assert (out / "a_probabilities.tif").read_bytes() == b"kept"
+
+
+def test_stacks_go_page_by_page_with_their_probabilities(run, data, tmp_path):
+    pages = np.stack([imread(data / "images" / f"c{n}.tif") for n in range(3)])
+    imwrite(tmp_path / "stack.tif", pages, metadata={"axes": "ZYX"}, photometric="minisblack")
+    out = tmp_path / "out"
+    assert skipway("predict", run, tmp_path / "stack.tif", "-o", out, "--probabilities")[0] == 0
+    assert skipway("predict", run, data / "images", "-o", tmp_path / "single")[0] == 0
+    for n in range(3):
+        np.testing.assert_array_equal(imread(out / "stack.tif")[n], imread(tmp_path / "single" / f"c{n}.tif"))
+    probabilities = imread(out / "stack_probabilities.tif")
+    assert probabilities.shape == (3, 2, 48, 48)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_a_run_folder_among_the_images_is_refused(tmp_path):
+    data = draw(tmp_path / "d", count=2)
+    code, _, err = skipway("train", data, "-o", data / "run", *SMALL)
+    assert code == 2
+    assert "inside the data" in err
+    assert not (data / "run").exists()
+
+
+def test_changed_masks_are_noticed_before_going_on(tmp_path):
+    data = draw(tmp_path / "d")
+    assert skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *SMALL)[0] == 0
+    mask = imread(data / "masks" / "c1.tif")
+    mask[:8] = 0
+    imwrite(data / "masks" / "c1.tif", mask)
+    code, _, err = skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *SMALL)
+    assert code == 2
+    assert "c1" in err
+
+
+def test_class_masks_come_back_in_the_users_values(tmp_path):
+    data = draw(tmp_path / "d")
+    for path in (data / "masks").iterdir():
+        imwrite(path, np.where(imread(path) > 0, 128, 7).astype(np.uint8))
+    words = [word for word in SMALL if word not in ("--task", "objects")]
+    assert skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *words)[0] == 0
+    assert skipway("predict", tmp_path / "run", data / "images", "-o", tmp_path / "out")[0] == 0
+    found = set().union(*(np.unique(imread(p)).tolist() for p in (tmp_path / "out").glob("*.tif")))
+    assert found <= {7, 128}
+    _, out, _ = skipway("evaluate", tmp_path / "out", data / "masks", "--json", "-")
+    assert set(json.loads(out)["classes"]) == {"7", "128"}
+    assert skipway("predict", tmp_path / "run", data / "images", "-o", tmp_path / "ids", "--objects")[0] == 0
+    code, out, err = skipway(
+        "evaluate", tmp_path / "ids", data / "masks", "--score", "objects", "--json", "-"
+    )
+    assert code == 0, err
+    assert "ap50" in json.loads(out)["objects"]

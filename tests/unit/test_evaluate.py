@@ -10,8 +10,9 @@ import pytest
 from skipway.data.labels import LabelMap
 from skipway.errors import DataError, UsageError
 from skipway.evaluation import evaluate
+from skipway.evaluation.arrays import evaluate_arrays, holds_membranes
 from skipway.evaluation.rules import is_thin_network
-from skipway.images import write_labels, write_probabilities
+from skipway.images import open_probabilities, write_labels
 
 PIXEL = {"dice", "iou", "sensitivity", "specificity", "precision", "f1", "f2"}
 OBJECT = {"ap50", "ap75", "mean_ap", "pq", "sq", "rq", "seg", "truth", "predicted"}
@@ -58,6 +59,20 @@ def walls(size=64, step=16):
     out = np.full((size, size), 255, np.uint8)
     out[step - 1 :: step], out[:, step - 1 :: step] = 0, 0
     return out
+
+
+def write_probabilities(path, values):
+    with open_probabilities(path, values.shape) as out:
+        out[:] = values
+
+
+def write_map(folder, labels):
+    """What `predict` writes beside its masks."""
+    (folder / "labels.json").write_text(json.dumps(labels.to_json()))
+
+
+BINARY = LabelMap("classes", (0, 255), ("background", "foreground"))
+OBJECTS = LabelMap("objects", (0, 255), ("background", "object"))
 
 
 def strict(evaluation):
@@ -207,6 +222,22 @@ def test_one_prediction_in_a_folder_pairs_with_a_file_of_another_name(tmp_path):
     assert evaluate(tmp_path / "out", tmp_path / "train-labels.tif").pixel_error == 0
 
 
+def test_truth_of_a_data_folder_is_its_masks(folders, tmp_path):
+    pred, truth = folders(a=(np.eye(4), np.eye(4)), b=(np.tri(4), np.eye(4)))
+    write_labels(tmp_path / "data" / "images" / "a.png", np.full((4, 4), 9, np.uint8))
+    truth.rename(tmp_path / "data" / "masks")
+    assert evaluate(pred, tmp_path / "data").images[0].pixel_error == 0
+    pred.rename(tmp_path / "images")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "images").rename(tmp_path / "out" / "images")
+    write_labels(tmp_path / "out" / "masks" / "c.png", np.eye(4, dtype=np.uint8))
+    nested = tmp_path / "truth" / "images" / "a.png"
+    write_labels(nested, np.eye(4, dtype=np.uint8))
+    write_labels(tmp_path / "truth" / "masks" / "c.png", np.eye(4, dtype=np.uint8))
+    with pytest.raises(DataError, match="no prediction: c"):  # predictions are listed as they lie
+        evaluate(tmp_path / "out", tmp_path / "truth")
+
+
 def test_a_missing_folder_is_a_usage_error(tmp_path):
     write_labels(tmp_path / "t" / "a.png", np.eye(4, dtype=np.uint8))
     for pred, truth in (("nowhere", "t"), ("t", "nowhere")):
@@ -233,11 +264,13 @@ def test_the_same_coding_passes_even_when_one_side_lacks_a_value(folders):
 
 
 def test_a_class_that_only_predictions_hold_is_scored_and_said(folders):
-    truth, prediction = np.tri(4), np.tri(4)
-    prediction[3] = 2
+    truth = np.tri(8)
+    prediction = truth.copy()
+    prediction[::2, ::2] *= 2  # many pieces: a class, not objects
     found = evaluate(*folders(a=(prediction, truth)))
     assert strict(found)["classes"]["2"]["dice"] == 0.0
     assert found.warnings == ("value {2} is in the predictions only",)
+    assert "objects" not in strict(found)
 
 
 def test_255_beside_small_classes_is_not_annotated(folders):
@@ -295,6 +328,113 @@ def test_objects_of_class_masks_are_scored_only_when_asked(folders):
     assert asked["pixel_error"] == 0
     with pytest.raises(UsageError, match="no such score: dice"):
         evaluate(*paths, kinds={"dice"})
+
+
+@pytest.mark.parametrize("foreground", [1, 255])
+@pytest.mark.parametrize("count", [3, 24])
+def test_predicted_ids_against_a_class_mask_are_objects(folders, foreground, count):
+    """`train --task objects` on binary masks, and `predict --objects`, give ids."""
+    truths = [disks(seed, count) for seed in (0, 1)]
+    lost = truths[1].copy()
+    lost[lost == 2] = 0
+    paths = folders(a=(truths[0], foreground * (truths[0] > 0)), b=(lost, foreground * (truths[1] > 0)))
+    for labels in (None, LabelMap("classes", (0, foreground), ("b", "f")), OBJECTS):
+        found = evaluate(*paths, labels=labels)
+        assert [image.objects.ap50 for image in found.images] == [1.0, (count - 1) / count]
+        assert list(strict(found)["classes"]) == ["0", "1"]
+        assert "true objects are connected components" in " ".join(found.convention)
+        assert "predicted ones the values" in " ".join(found.convention)
+    with pytest.raises(UsageError, match="masks hold objects"):
+        evaluate(*paths, kinds={"em"})
+
+
+def test_more_than_254_ids_do_not_pass_for_classes(tmp_path):
+    ids = np.zeros((64, 64), np.uint16)
+    ids[::3, ::3] = np.arange(1, 22 * 22 + 1).reshape(22, 22)
+    write_labels(tmp_path / "pred" / "a.png", ids)
+    write_labels(tmp_path / "truth" / "a.png", ((ids > 0) * 255).astype(np.uint8))
+    (image,) = evaluate(tmp_path / "pred", tmp_path / "truth").images
+    assert (image.objects.ap50, image.objects.truth, image.pixel_error) == (1.0, 484, 0.0)
+
+
+def test_objects_of_two_binary_codings_are_components_on_both_sides(folders):
+    mask = disks(0) > 0
+    paths = folders(a=(mask, 255 * mask), b=(mask, 255 * mask))
+    found = strict(evaluate(*paths, kinds={"objects"}))
+    assert (found["objects"]["ap50"], found["objects"]["truth"], found["pixel_error"]) == (1.0, 48, 0.0)
+    with pytest.raises(DataError, match=r"\{0, 255\}"):
+        evaluate(*paths)
+
+
+def test_ids_count_from_0_although_the_background_of_the_truth_is_1(folders):
+    truth = disks(0)
+    labels = LabelMap("objects", (1, 2), ("background", "object"))
+    (image,) = evaluate(*folders(a=(truth, 1 + (truth > 0))), labels=labels).images
+    assert (image.objects.ap50, image.objects.predicted, image.pixel_error) == (1.0, 24, 0.0)
+
+
+def test_an_id_that_equals_the_ignore_value_is_an_object(tmp_path):
+    ids = np.zeros((20, 20), np.uint16)
+    ids[2:6, 2:6], ids[2:6, 10:14], ids[10:14, 2:6] = 1, 254, 255
+    truth = np.where(ids > 0, 1, 0).astype(np.uint8)
+    truth[16:] = 255
+    write_labels(tmp_path / "pred" / "a.tif", ids)
+    write_labels(tmp_path / "truth" / "a.tif", truth)
+    labels = LabelMap("objects", (0, 1), ("background", "object"), ignore=255)
+    for known in (labels, None):
+        (image,) = evaluate(tmp_path / "pred", tmp_path / "truth", labels=known).images
+        assert (image.objects.ap50, image.objects.predicted, image.pixel_error) == (1.0, 3, 0.0)
+
+
+# ---- the label map of the run
+
+
+def test_the_map_beside_the_predictions_decides_and_its_ignore_value_counts(folders):
+    truth, prediction = np.array([[0, 100, 200, 200]]), np.array([[0, 100, 100, 0]])
+    paths = folders(a=(prediction, truth))
+    assert evaluate(*paths).pixel_error == 0.5
+    write_map(paths[0], LabelMap("classes", (0, 100, 150), ("0", "100", "150"), ignore=200))
+    found = evaluate(*paths)
+    assert found.pixel_error == 0
+    assert list(strict(found)["classes"]) == ["0", "100", "150"]
+    assert evaluate(paths[0] / "a.png", paths[1] / "a.png").pixel_error == 0
+    assert evaluate(*paths, labels=LabelMap("classes", (0, 100, 200), ("0", "1", "2"))).pixel_error == 0.5
+
+
+def test_a_prediction_of_the_ignore_value_is_refused_where_the_truth_is_known(folders):
+    paths = folders(a=(np.array([[0, 255, 255]]), np.array([[0, 1, 255]])))
+    labels = LabelMap("classes", (0, 1), ("0", "1"), ignore=255)
+    with pytest.raises(DataError, match=r"values \{255\}"):
+        evaluate(*paths, labels=labels)
+    clean = folders(a=(np.array([[0, 1, 255]]), np.array([[0, 1, 255]])))
+    assert evaluate(*clean, labels=labels).pixel_error == 0
+
+
+def test_the_map_of_a_run_meets_truths_of_the_other_kind(folders):
+    ids = [disks(seed) for seed in (0, 1)]
+    binary = [255 * (one > 0) for one in ids]
+    cases = (
+        (BINARY, binary, ids),  # a class run against instance truths
+        (BINARY, ids, binary),  # predict --objects
+        (OBJECTS, ids, binary),
+        (LabelMap("objects", (0, 1), ("b", "o"), ids=True), ids, ids),
+        (LabelMap("objects", (0, 1), ("b", "o"), ids=True), ids, binary),
+        (OBJECTS, ids, ids),
+    )
+    for labels, predictions, truths in cases:
+        paths = folders(a=(predictions[0], truths[0]), b=(predictions[1], truths[1]))
+        write_map(paths[0], labels)
+        found = evaluate(*paths)
+        assert found.pixel_error == 0
+        assert [(image.objects.ap50, image.objects.truth) for image in found.images] == [(1.0, 24)] * 2
+
+
+def test_a_damaged_map_is_refused(folders):
+    paths = folders(a=(np.eye(4), np.eye(4)))
+    for text in ("{", "[]", '{"task": "classes"}'):
+        (paths[0] / "labels.json").write_text(text)
+        with pytest.raises(DataError, match=r"labels\.json: a damaged label map"):
+            evaluate(*paths)
 
 
 def test_what_is_predicted_off_the_annotation_is_no_object(folders):
@@ -364,6 +504,39 @@ def test_probabilities_are_cut_at_the_best_threshold_of_the_set(folders, tmp_pat
     write_probabilities(paths[0] / "b_probabilities.tif", np.stack([inside] * 3))
     with pytest.raises(DataError, match=r"probabilities of 3 × 64 × 64, expected 2 × 64 × 64"):
         evaluate(*paths)
+
+
+def test_probabilities_of_a_stack_are_read_page_by_page(tmp_path):
+    truth = np.stack([walls(), np.roll(walls(), 4, axis=1), walls()])
+    hard = np.full_like(truth, 255)
+    hard[:, 0, 0] = 0
+    inside = np.where(truth > 0, 0.95, 0.75).astype(np.float32)
+    write_labels(tmp_path / "p" / "v.tif", hard)
+    write_labels(tmp_path / "t" / "v.tif", truth)
+    beside = tmp_path / "p" / "v_probabilities.tif"
+    write_probabilities(beside, np.stack([1 - inside, inside], axis=1))
+    found = evaluate(tmp_path / "p", tmp_path / "t")
+    assert [image.name for image in found.images] == ["v#000", "v#001", "v#002"]
+    assert strict(found)["em"] == {"v_rand": 1.0, "v_info": 1.0, "n": 3}
+    assert found.warnings == ()
+    write_probabilities(beside, np.stack([1 - inside, inside], axis=1)[:2])
+    with pytest.raises(DataError, match="probabilities of 2 pages, expected one for page 2"):
+        evaluate(tmp_path / "p", tmp_path / "t")
+
+
+def test_arrays_hold_membranes_by_majority_as_files_do(folders):
+    masks = [np.full((64, 64), 255, np.uint8), walls(), walls()]
+    assert holds_membranes(iter(masks))
+    assert not holds_membranes(masks[:2])
+    assert not holds_membranes([])
+    for chosen in (masks, masks[:2]):
+        files = evaluate(*folders(**{f"m{k}": (mask, mask) for k, mask in enumerate(chosen)}))
+        named = ((f"m{k}", mask, mask) for k, mask in enumerate(chosen))
+        arrays = evaluate_arrays(named, BINARY, thin=holds_membranes(chosen))
+        assert ("em" in strict(arrays)) == ("em" in strict(files)) == (len(chosen) == 3)
+        assert arrays.images == files.images[: len(chosen)]
+    three = LabelMap("classes", (0, 7, 255), ("0", "7", "255"))
+    assert "em" not in strict(evaluate_arrays([("a", masks[1], masks[1])], three, thin=True))
 
 
 # ---- sets

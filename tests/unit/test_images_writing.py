@@ -1,11 +1,15 @@
 """Labels written are labels read back."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 
 from skipway.errors import EnvironmentFault
-from skipway.images import open_image, open_mask, output_name, write_labels, write_probabilities, writing
+from skipway.images import open_image, open_mask, open_probabilities, output_name, write_labels, writing
 
 RNG = np.random.default_rng(2)
 
@@ -52,6 +56,19 @@ def test_a_palette_colours_the_file_and_keeps_the_numbers(tmp_path):
             assert np.array_equal(file.read(), np.moveaxis(palette[labels], -1, 0))
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colours_of_16_bits_are_written_with_8(tmp_path, name):
+    labels = np.array([[0, 1], [2, 1]], np.uint8)
+    palette = np.zeros((300, 3), np.int64)  # as a label map holds it, longer than 8 bits can number
+    palette[1], palette[2] = (65535, 300, 0), (0x1234, 0, 255)
+    path = write_labels(tmp_path / name, labels, palette=palette)
+    with open_image(path) as file:
+        assert file.dtype == np.uint8
+        assert file.read()[:, 0, 1].tolist() == [255, 1, 0]
+        assert file.read()[:, 1, 0].tolist() == [0x12, 0, 0]
+    assert np.array_equal(read_back(path)[0], labels)
+
+
 def test_large_labels_are_tiled_and_equal(tmp_path):
     labels = np.zeros((4200, 4100), np.uint8)
     labels[4199, 4099] = 7
@@ -79,16 +96,89 @@ def test_what_is_no_label_map_is_a_programming_error(tmp_path):
         write_labels(tmp_path / "a.jpg", np.zeros((4, 5), np.uint8))
 
 
-def test_probabilities_come_back_as_channels(tmp_path):
-    values = RNG.random((3, 4, 5)).astype(np.float32)
-    path = write_probabilities(tmp_path / "a.png", values)
-    assert path.name == "a.tif"
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 4, 5), (6, 2, 4, 5), (2, 3, 4, 5)])
+def test_probabilities_are_written_by_region_and_come_back_as_channels_of_pages(tmp_path, shape):
+    values = RNG.random(shape).astype(np.float32)
+    path = tmp_path / "new" / "a_probabilities.tif"
+    with open_probabilities(path, shape) as out:
+        assert not path.exists()
+        out[..., :2, :] = values[..., :2, :]
+        out[..., 2:, :] = values[..., 2:, :]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with tifffile.TiffFile(path) as file:
+        assert file.series[0].axes == "ZCYX"[-len(shape) :]
+    pages = values if values.ndim == 4 else values[None]
     with open_image(path) as file:
-        assert file.pages == 1
-        assert np.array_equal(file.read(), values)
-    two = write_probabilities(tmp_path / "b.tif", values[:2])
-    with open_image(two) as file:
-        assert file.channels == 2
+        assert (file.pages, file.channels, file.dtype) == (*pages.shape[:2], np.float32)
+        for page, expected in enumerate(pages):
+            assert np.array_equal(file.read(page), expected)
+
+
+def test_probabilities_take_no_memory_of_their_own(tmp_path):
+    shape = (3, 2000, 3000)
+    with open_probabilities(tmp_path / "a.tif", shape) as out:
+        assert isinstance(out, np.memmap)
+        assert (tmp_path / out.filename).stat().st_blocks * 512 >= out.nbytes  # a full disk shows here
+
+
+def test_probabilities_that_fail_leave_the_old_file_and_no_stray(tmp_path):
+    path = tmp_path / "a.tif"
+    with open_probabilities(path, (2, 4, 5)) as out:
+        out[:] = 1
+
+    def interrupted():
+        with open_probabilities(path, (2, 4, 5)) as out:
+            out[:] = 0
+            (tmp_path / "nowhere").read_bytes()
+
+    with pytest.raises(FileNotFoundError):  # the caller's trouble keeps its own name
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+    assert tifffile.imread(path).min() == 1
+    with pytest.raises(ValueError, match="K, H, W"), open_probabilities(path, (4, 5)):
+        pass
+
+
+def test_a_full_disk_is_said_before_pixels_are_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "posix_fallocate", full, raising=False)
+    with (
+        pytest.raises(EnvironmentFault, match="No space left"),
+        open_probabilities(tmp_path / "a.tif", (2, 4, 5)),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "ä" * 120 + ".tif", "長" * 80 + ".png"])
+def test_what_a_killed_writer_left_is_gone_after_the_next_write(tmp_path, name):
+    code = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from skipway.images import open_probabilities, write_labels, writing
+writing.os.fsync = lambda _: os._exit(9)
+if sys.argv[2] == "labels":
+    write_labels(Path(sys.argv[1]), np.ones((4, 5), np.uint8))
+with open_probabilities(Path(sys.argv[1]), (2, 4, 5)):
+    pass
+"""
+    labels = tmp_path / name
+    probabilities = tmp_path / f"b{name[:60]}_probabilities.tif"
+    for path, what in ((labels, "labels"), (probabilities, "probabilities")):
+        assert subprocess.run([sys.executable, "-c", code, path, what], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2
+    write_labels(labels, np.ones((4, 5), np.uint8))
+    with open_probabilities(probabilities, (2, 4, 5)):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([labels, probabilities])
+
+
+def test_targets_of_long_names_are_made_in_places_of_their_own():
+    names = [Path("x" * 90 + end) for end in ("1.tif", "2.tif", "1.png")]
+    assert len({writing._hidden(name) for name in names}) == 3
 
 
 def test_output_names_keep_lossless_suffixes(tmp_path):

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from skipway.losses import IGNORE, centre, cross_entropy, cross_entropy_dice, soft_dice, soft_dice_loss, supervised
+from skipway.losses import (
+    IGNORE,
+    centre,
+    cross_entropy,
+    cross_entropy_dice,
+    soft_dice,
+    soft_dice_loss,
+    supervised,
+)
 
 P = torch.tensor([[[0.8, 0.3, 0.6, 0.1]]], dtype=torch.float64)
 Y = torch.tensor([[[1.0, 0.0, 1.0, 0.0]]], dtype=torch.float64)
@@ -52,7 +60,10 @@ def test_gradcheck(loss):
 
 @pytest.mark.parametrize("loss", [cross_entropy, soft_dice_loss])
 def test_ignored_pixels_change_nothing(loss):
-    logits, target = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([[0, 1] * 4])
+    logits, target = (
+        torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([[0, 1] * 4]),
+    )
     padded = torch.cat([logits, 50 * torch.ones(1, 2, 3)], 2)
     ignored = torch.cat([target, torch.full((1, 3), IGNORE)], 1)
     assert loss(padded, ignored).item() == pytest.approx(loss(logits, target).item(), abs=1e-6)

@@ -14,6 +14,7 @@ from skipway.metrics import (
     membrane_scores,
     object_scores,
     otsu_mask,
+    otsu_polarity,
     overlap_table,
     pixel_error,
     scores,
@@ -282,3 +283,18 @@ def test_otsu_mask_takes_the_bright_side_unless_told():
         otsu_mask(np.array([[0.0, np.nan]]))
     with pytest.raises(ValueError, match="bright"):
         otsu_mask(image, foreground="light")
+
+
+def test_the_side_of_otsu_is_the_one_that_agrees_with_the_masks():
+    rng = np.random.default_rng(0)
+    masks = [rng.random((20, 20)) > 0.8 for _ in range(3)]
+    bright = [mask * 90 + rng.integers(0, 40, mask.shape) for mask in masks]
+    dark = [200 - image for image in bright]
+    assert otsu_polarity(bright, masks) == "bright"
+    assert otsu_polarity(iter(dark), iter(masks)) == "dark"
+    assert otsu_polarity([bright[0], *dark[1:]], masks) == "dark"  # the mean decides, not the first
+    assert otsu_polarity([np.stack([image] * 3) for image in dark], masks) == "dark"
+    blank = [np.full((20, 20), 7)]
+    assert otsu_polarity(blank, [np.zeros((20, 20), bool)]) == "bright"
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        otsu_polarity(bright, masks[:2])

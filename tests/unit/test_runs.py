@@ -16,7 +16,11 @@ import pytest
 from skipway.errors import CheckpointError, EnvironmentFault, SecurityError, UsageError
 from skipway.runs import Run, read_json, read_tensors, replacing, write_json, write_tensors
 
-TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(7, np.int64), "empty": np.zeros((0, 2), np.uint8)}
+TENSORS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array(7, np.int64),
+    "empty": np.zeros((0, 2), np.uint8),
+}
 
 
 def test_tensors_and_facts_come_back(tmp_path):
@@ -169,7 +173,7 @@ def test_open_names_what_is_wrong(tmp_path):
 
 def test_only_one_writer(tmp_path):
     with Run(tmp_path).locked():
-        code = f"from pathlib import Path; from skipway.runs import Run\nwith Run(Path({str(tmp_path)!r})).locked(): pass"
+        code = f"from pathlib import Path\nfrom skipway.runs import Run\nwith Run(Path({str(tmp_path)!r})).locked(): pass"
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another skipway" in second.stderr
     with Run(tmp_path).locked():

@@ -176,7 +176,7 @@ def test_prefetch_keeps_order_raises_in_place_and_stops():
         return k
 
     got = []
-    with pytest.raises(KeyError, match="six"):  # noqa: PT012  the results before it must have come
+    with pytest.raises(KeyError, match="six"):
         for k in prefetch(slow, 0, 10, threads=3):
             got.append(k)
     assert got == list(range(6))

@@ -26,7 +26,7 @@ def advance(parts, progress, steps):
         noise = float(np.random.rand()) + random.random()  # noqa: NPY002
         x = torch.full((2, 1, 6, 6), 0.1 * progress.step) + noise
         for group in parts.optimiser.param_groups:
-            group["lr"] = 1e-2 / (1 + progress.step)
+            group["lr"] = 1e-2 * (1 - progress.step / (progress.total or 100))
         parts.optimiser.zero_grad()
         parts.model(x).square().mean().backward()
         parts.optimiser.step()
@@ -84,9 +84,13 @@ def drop(part, tensors, facts):
         case "numpy":
             tensors["random.numpy"] = tensors["random.numpy"][::-1].copy()
         case "python":
-            tensors["random.python"] = np.concatenate([tensors["random.python"][-2::-1], tensors["random.python"][-1:]])
-        case "step" | "schedule":
+            tensors["random.python"] = np.concatenate(
+                [tensors["random.python"][-2::-1], tensors["random.python"][-1:]]
+            )
+        case "step":
             facts = {**facts, "progress": {**facts["progress"], "step": 0}}
+        case "schedule":
+            facts = {**facts, "progress": {**facts["progress"], "total": None}}
     return tensors, facts
 
 

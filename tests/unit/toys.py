@@ -54,7 +54,7 @@ def digest(run):
 
 def strays(folder):
     """Temporary files that a killed writer left."""
-    return [path.name for path in folder.rglob("*") if "tmp" in path.name]
+    return [path.name for path in folder.rglob("*") if "tmp" in path.name or ".part" in path.name]
 
 
 def contents(folder):

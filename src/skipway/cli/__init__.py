@@ -1,19 +1,46 @@
 """The command line: every verb is one call of `skipway.api`, its messages, and an exit code."""
 
+import signal
 import sys
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from skipway.errors import SkipwayError
 
 
 def main() -> None:
     """Entry point of the `skipway` command."""
     from skipway.cli.app import app
-    from skipway.errors import SkipwayError
+    from skipway.errors import EnvironmentFault, Problem, SkipwayError
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except SkipwayError as error:
-        for line in error.lines:
-            print(line, file=sys.stderr)
-        sys.exit(error.exit_code)
+        _leave(error)
+    except MemoryError:
+        _leave(EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile")))
+    except RuntimeError as error:  # torch has no class of its own for this on a CPU
+        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
+            raise
+        _leave(EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile")))
     except BrokenPipeError:  # the reader of our output left; nothing is wrong with the work
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        _leave(EnvironmentFault(Problem(error.strerror or str(error), str(error.filename or ""))))
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C or SIGTERM outside the training loop, which has a gentler way of its own."""
+    from skipway.errors import Interrupted, Problem
+
+    raise Interrupted(Problem("interrupted; the same command goes on"))
+
+
+def _leave(error: "SkipwayError") -> NoReturn:
+    for line in error.lines:
+        print(line, file=sys.stderr)
+    sys.exit(error.exit_code)

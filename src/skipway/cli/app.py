@@ -131,6 +131,7 @@ def train(
         task=task,
         val=val,
         suffix=suffix,
+        ignore=ignore,
         device=device,
         event=_events(as_json),
     )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,7 @@ import numpy as np
 
 from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
-from skipway.data.values import MaskValues, summarise
+from skipway.data.values import MaskValues, coding_problems, summarise
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, open_image, open_mask, shown
 
@@ -112,20 +113,24 @@ def inspect(
         pairs: From `find_pairs`.
         task: "classes", "objects", or None to tell from the masks.
         ignore: Mask value of pixels without annotation.
-        labels: The map of earlier training; masks must fit it, and `task` and `ignore` are not looked at.
+        labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
+            looked at.
         progress: Called with (pairs done, pairs in all).
 
     Raises:
         DataError: all problems of all files at once.
     """
-    found = _look_at_all(pairs.pairs, progress)
+    ignore = ignore if labels is None else labels.ignore
+    found = _look_at_all(pairs.pairs, ignore, progress)
     records = [f.record for f in found if f.record is not None]
     problems = [problem for f in found for problem in f.problems]
     problems += _unequal(records)
     problems += _copied_masks(pairs.pairs, records)
     masks = {shown(pair.mask.path) + _page(pair): r.values for pair, r in _matched(pairs.pairs, records)}
     if labels is not None:
-        problems += _foreign(masks, labels)
+        problems += _foreign(masks, labels) or coding_problems(
+            masks, ignore, labels.values if labels.task == "classes" else ()
+        )
     elif masks:
         try:
             labels = infer_labels(masks, task, ignore)
@@ -164,19 +169,21 @@ def _page(pair: Pair) -> str:
     return "" if pair.mask.page is None else f" page {pair.mask.page}"
 
 
-def _look_at_all(pairs: Sequence[Pair], progress: Callable[[int, int], None] | None) -> list[_Found]:
+def _look_at_all(
+    pairs: Sequence[Pair], ignore: int | None, progress: Callable[[int, int], None] | None
+) -> list[_Found]:
     """One task for each pair of files, so that a stack is opened once."""
     jobs = [list(group) for _, group in groupby(pairs, key=lambda p: (p.image.path, p.mask.path))]
     found: list[_Found] = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for part in pool.map(_look_at, jobs):
+        for part in pool.map(partial(_look_at, ignore=ignore), jobs):
             found += part
             if progress is not None:
                 progress(len(found), len(pairs))
     return found
 
 
-def _look_at(pairs: Sequence[Pair]) -> list[_Found]:
+def _look_at(pairs: Sequence[Pair], ignore: int | None) -> list[_Found]:
     """The pages of one image file and its mask file; problems of both files are found, not only the first."""
     opened: list[ImageFile | None] = []
     problems: list[Problem] = []
@@ -192,7 +199,7 @@ def _look_at(pairs: Sequence[Pair]) -> list[_Found]:
             for half in (image, mask):
                 problems += [] if half is None else _unreadable(half)
             return [_Found(problems=problems)]
-        return [_record(pair, image, mask) for pair in pairs]
+        return [_record(pair, image, mask, ignore) for pair in pairs]
     finally:
         for half in (image, mask):
             if half is not None:
@@ -210,7 +217,7 @@ def _unreadable(file: ImageFile) -> tuple[Problem, ...]:
     return ()
 
 
-def _record(pair: Pair, image: ImageFile, mask: ImageFile) -> _Found:
+def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -> _Found:
     """One page: pixels read once, hashed, measured, compared in size."""
     found = _Found()
     seen = values = None
@@ -223,7 +230,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile) -> _Found:
     try:
         labels = mask.read(pair.mask.page or 0)[0]
         digest = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
-        values = summarise(labels, mask.dtype.itemsize * 8, mask.palette)
+        values = summarise(labels, mask.dtype.itemsize * 8, mask.palette, ignore=ignore)
     except DataError as error:
         found.problems += error.problems
     if image.size != mask.size:

@@ -76,8 +76,7 @@ class LabelMap:
         >>> LabelMap("classes", (0, 255), ("nothing", "cell")).decode(np.array([0, 1], np.uint8)).tolist()
         [0, 255]
         """
-        top = max(*self.values, self.ignore or 0)
-        table = np.zeros(256, np.result_type(np.min_scalar_type(top), np.min_scalar_type(min(self.values))))
+        table = np.zeros(256, _smallest((*self.values, *(() if self.ignore is None else (self.ignore,)))))
         table[: len(self.values)] = self.values
         if self.ignore is not None:
             table[IGNORE] = self.ignore
@@ -248,6 +247,13 @@ def _looks_like_objects(masks: Sequence[MaskValues], background: int, ignore: in
         return False
     wide = any(m.bits > 8 for m in masks)
     return most > 20 or (len(sets) > 1 and (most >= 4 or wide))
+
+
+def _smallest(values: Sequence[int]) -> type[np.integer[Any]]:
+    """The smallest integer type that holds all of these."""
+    low, high = min(values), max(values)
+    types = (np.int8, np.int16, np.int32, np.int64) if low < 0 else (np.uint8, np.uint16, np.uint32)
+    return next((t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max), np.uint64)
 
 
 def _listed(values: Sequence[int], limit: int = 8) -> str:

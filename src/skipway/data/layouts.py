@@ -123,12 +123,27 @@ def find_images(path: Path) -> tuple[tuple[str, Path], ...]:
         UsageError: no such path.
     """
     path = Path(path)
-    if not path.exists():
-        raise UsageError(Problem("no such file or folder", shown(path), fix="check the path"))
-    if not path.is_dir():
-        return ((path.stem, path),)
-    found = twins(path, beside=False)
-    root = found[0] if found else path
+    found = twins(path, beside=False) if path.is_dir() else None
+    return list_files(found[0] if found else path)
+
+
+def find_masks(path: Path) -> tuple[tuple[str, Path], ...]:
+    """Masks to compare with: as `find_images`, and of a folder with an image and a mask folder, the masks."""
+    path = Path(path)
+    found = twins(path, beside=False) if path.is_dir() else None
+    return list_files(found[1] if found else path)
+
+
+def list_files(root: Path) -> tuple[tuple[str, Path], ...]:
+    """One file, or every image file in a folder and below, whatever its sub-folders are called.
+
+    Returns and raises as `find_images`.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UsageError(Problem("no such file or folder", shown(root), fix="check the path"))
+    if not root.is_dir():
+        return ((root.stem, root),)
     files, _ = walk(root)
     if not files:
         raise empty(root, "images")

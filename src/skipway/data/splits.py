@@ -4,12 +4,14 @@ Neighbouring names are often neighbouring frames or slices, so the end of the li
 random choice would put near-copies on both sides.
 """
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skipway.data.check import Checked, FileRecord, inspect
+from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair, Source, find_pairs, natural
 from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown
@@ -24,6 +26,7 @@ class Split:
         val: Names that validate. The one training name again where there is only one item.
         rule: How it was made, for people.
         hashes: SHA-256 of the image's pixels by name.
+        mask_hashes: The same of the mask's pixels.
         pairs: The files by name, those of a separate validation folder among them.
         warnings: Lines for people.
     """
@@ -32,6 +35,7 @@ class Split:
     val: tuple[str, ...]
     rule: str
     hashes: Mapping[str, str]
+    mask_hashes: Mapping[str, str]
     pairs: Mapping[str, Pair] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -52,6 +56,7 @@ class Split:
             "val": list(self.val),
             "rule": self.rule,
             "hashes": dict(self.hashes),
+            "mask_hashes": dict(self.mask_hashes),
             "pairs": {name: _pair_to_json(pair) for name, pair in self.pairs.items()},
         }
 
@@ -65,7 +70,12 @@ class Split:
         try:
             pairs = {name: _pair_from_json(name, pair) for name, pair in value["pairs"].items()}
             split = cls(
-                tuple(value["train"]), tuple(value["val"]), value["rule"], dict(value["hashes"]), pairs
+                tuple(value["train"]),
+                tuple(value["val"]),
+                value["rule"],
+                dict(value["hashes"]),
+                dict(value["mask_hashes"]),
+                pairs,
             )
             if not {*split.train, *split.val} <= pairs.keys():
                 raise KeyError("a name without files")
@@ -76,13 +86,16 @@ class Split:
         return split
 
 
-def split(checked: Checked, *, val: Path | None = None, fraction: float = 0.2) -> Split:
+def split(
+    checked: Checked, *, val: Path | None = None, suffix: str | None = None, fraction: float = 0.2
+) -> Split:
     """Divides checked data.
 
     Args:
         checked: From `inspect`.
         val: A folder with images and masks of its own (found as `find_pairs` does), or a text file with one
             name of the training data a line. Left out: the last `fraction` of the names in natural order.
+        suffix: Marker of masks in a shared folder `val`, as for `find_pairs`.
         fraction: Share that validates without `val`, in (0, 1); at least one item.
 
     Raises:
@@ -94,7 +107,7 @@ def split(checked: Checked, *, val: Path | None = None, fraction: float = 0.2) -
     if val is None:
         result = _by_name(checked, fraction)
     elif Path(val).is_dir():
-        result = _by_folder(checked, Path(val))
+        result = _by_folder(checked, Path(val), suffix)
     else:
         result = _by_list(checked, Path(val))
     return result
@@ -111,8 +124,29 @@ def _by_name(checked: Checked, fraction: float) -> Split:
 
 
 def _by_list(checked: Checked, path: Path) -> Split:
+    wanted = _lines(path)
+    by_name = {pair.name: pair for pair in checked.pairs.pairs}
+    names = sorted(by_name, key=natural)
+    called = {name: wanted & _names_of(by_name[name]) for name in names}
+    held = [name for name in names if called[name]]
+    missing = sorted(wanted.difference(*called.values()))
+    if missing or not held or len(held) == len(names):
+        found = (
+            f"names that are not in the data: {', '.join(map(shown, missing[:8]))}"
+            if missing
+            else "no name is left over"
+        )
+        raise DataError(
+            Problem(found, shown(path), "names of some of the images, one a line", "correct the list", "L05")
+        )
+    train = [name for name in names if name not in held]
+    return _made(checked, train, held, f"the {len(held)} names in {path.name} validate")
+
+
+def _lines(path: Path) -> set[str]:
+    """The lines of a text file in Unicode's composed form, as the names of pairs are."""
     try:
-        wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} - {""}
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark before the first name
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             Problem(
@@ -122,27 +156,21 @@ def _by_list(checked: Checked, path: Path) -> Split:
                 "check --val",
             )
         ) from error
-    names = sorted((record.name for record in checked.records), key=natural)
-    file_of = {pair.name: pair.image.path.name for pair in checked.pairs.pairs}
-    held = [name for name in names if name in wanted or file_of[name] in wanted]
-    known = {*held, *(file_of[name] for name in held)}
-    missing = sorted(wanted - known)
-    if missing or not held or len(held) == len(names):
-        found = (
-            f"names that are not in the data: {', '.join(missing[:8])}" if missing else "no name is left over"
-        )
-        raise DataError(
-            Problem(found, shown(path), "names of some of the images, one a line", "correct the list", "L05")
-        )
-    train = [name for name in names if name not in held]
-    return _made(checked, train, held, f"the {len(held)} names in {path.name} validate")
+    return {unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()} - {""}
 
 
-def _by_folder(checked: Checked, folder: Path) -> Split:
+def _names_of(pair: Pair) -> set[str]:
+    """What a list may call a pair: `site1/a`, `site1/a.tif` or `a.tif`; any file name of a stack means all of it."""
+    file = pair.image.path
+    stem = pair.name if pair.image.page is None else pair.name.rpartition("#")[0]
+    return {pair.name, f"{stem}{file.suffix}", unicodedata.normalize("NFC", file.name)}
+
+
+def _by_folder(checked: Checked, folder: Path, suffix: str | None) -> Split:
     """Validation data of its own, checked like the training data and against its label map."""
-    other = inspect(find_pairs(folder), labels=checked.labels)
+    other = inspect(find_pairs(folder, suffix=suffix), labels=checked.labels)
     _refuse_foreign(checked, other, folder)
-    hashes = {r.name: r.sha256 for r in checked.records}
+    hashes, mask_hashes = _hashes(checked)
     pairs = {p.name: p for p in checked.pairs.pairs}
     names = []
     for pair, record in zip(other.pairs.pairs, other.records, strict=True):
@@ -151,11 +179,17 @@ def _by_folder(checked: Checked, folder: Path) -> Split:
             name = f"val/{name}"
         names.append(name)
         pairs[name] = Pair(name, pair.image, pair.mask)
-        hashes[name] = record.sha256
+        hashes[name], mask_hashes[name] = record.sha256, record.mask_sha256
     train = tuple(sorted((r.name for r in checked.records), key=natural))
+    warnings = (*other.warnings, *_class_warnings(checked.labels, checked.records, other.records))
+    result = Split(train, tuple(names), f"{shown(folder)} validates", hashes, mask_hashes, pairs, warnings)
     blank = {name for name, record in zip(names, other.records, strict=True) if record.constant}
-    result = Split(train, tuple(names), f"{shown(folder)} validates", hashes, pairs, other.warnings)
     return _without_leak(result, blank | {r.name for r in checked.records if r.constant})
+
+
+def _hashes(checked: Checked) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the images and of the masks, by name."""
+    return {r.name: r.sha256 for r in checked.records}, {r.name: r.mask_sha256 for r in checked.records}
 
 
 def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
@@ -169,24 +203,26 @@ def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
 def _made(
     checked: Checked, train: list[str], val: list[str], rule: str, warnings: tuple[str, ...] = ()
 ) -> Split:
-    hashes = {record.name: record.sha256 for record in checked.records}
+    hashes, mask_hashes = _hashes(checked)
     pairs = {pair.name: pair for pair in checked.pairs.pairs}
-    result = Split(
-        tuple(train), tuple(val), rule, hashes, pairs, (*warnings, *_class_warnings(checked, train, val))
-    )
+    records = {record.name: record for record in checked.records}
+    sides = ([records[name] for name in names] for names in (train, val))
+    warnings = (*warnings, *_class_warnings(checked.labels, *sides))
+    result = Split(tuple(train), tuple(val), rule, hashes, mask_hashes, pairs, warnings)
     if train == val:
         return result
     return _without_leak(result, {record.name for record in checked.records if record.constant})
 
 
-def _class_warnings(checked: Checked, train: list[str], val: list[str]) -> tuple[str, ...]:
+def _class_warnings(
+    labels: LabelMap, train: Sequence[FileRecord], val: Sequence[FileRecord]
+) -> tuple[str, ...]:
     """Classes that only one side has: the score cannot tell anything about them."""
-    if checked.labels.task != "classes":
+    if labels.task != "classes":
         return ()
-    records = {record.name: record for record in checked.records}
-    in_train, in_val = (_values(records, names) for names in (train, val))
+    in_train, in_val = _values(train), _values(val)
     lines = []
-    for value, name in zip(checked.labels.values, checked.labels.names, strict=True):
+    for value, name in zip(labels.values, labels.names, strict=True):
         if value in in_val - in_train:
             lines.append(f"{name} (value {value}) is only in the validation images: it cannot be learnt")
         if value in in_train - in_val:
@@ -194,8 +230,8 @@ def _class_warnings(checked: Checked, train: list[str], val: list[str]) -> tuple
     return tuple(lines)
 
 
-def _values(records: Mapping[str, FileRecord], names: list[str]) -> set[int]:
-    return {value for name in names for value in records[name].values.values}
+def _values(records: Iterable[FileRecord]) -> set[int]:
+    return {value for record in records for value in record.values.values}
 
 
 def _without_leak(result: Split, constant: set[str]) -> Split:

@@ -1,6 +1,6 @@
 """The values of one mask, and what a set of masks gives away about damage and mixed codings."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,8 @@ class MaskValues:
         values: Ascending.
         counts: Pixels of each value.
         bits: Bits a pixel in the file.
-        ids: Values other than background.
-        regions: Connected regions of equal value other than background.
+        ids: Values other than background and the ignored one.
+        regions: Connected regions of equal value other than these.
         touching: Objects that touch another one.
         median_area: Pixels of the median region, 0 without any.
         palette: Colours of a palette file by value.
@@ -46,15 +46,28 @@ class MaskValues:
         )
 
 
-def summarise(mask: NDArray[Any], bits: int = 8, palette: NDArray[Any] | None = None) -> MaskValues:
-    """The values of one mask (H, W).
+def summarise(
+    mask: NDArray[Any], bits: int = 8, palette: NDArray[Any] | None = None, *, ignore: int | None = None
+) -> MaskValues:
+    """The values of one mask.
 
-    Regions are counted in the upper left 4096 × 4096 pixels, which bounds the memory.
+    Objects are told apart as `LabelMap.instances` does: pixels of one value that share an edge. What is said of
+    regions (`ids`, `regions`, `touching`, `median_area`) is that of the upper left 4096 × 4096 pixels, which
+    bounds the memory.
+
+    Args:
+        mask: Whole numbers, shape (H, W).
+        bits: Bits a pixel in the file.
+        palette: (N, 3) colours of a palette file.
+        ignore: Value of pixels without annotation, which are no object.
     """
     values, counts = counted(mask)
+    labelled = values[values != ignore] if ignore is not None else values
+    background = 0 if 0 in labelled or not len(labelled) else int(labelled[0])
     part = mask[:4096, :4096]
-    background = 0 if 0 in values else int(values[0])
-    numbered = regions(part, background)
+    if ignore is not None and len(labelled) < len(values):
+        part = np.where(part == ignore, np.asarray(background, part.dtype), part)
+    numbered = regions(part, background, diagonals=False)
     areas = np.bincount(numbered.ravel())[1:]
     colours = None if palette is None else tuple((int(r), int(g), int(b)) for r, g, b in palette)
     inside, _ = counted(part)
@@ -99,8 +112,16 @@ def _touching(numbered: NDArray[np.int32]) -> int:
     return len(np.unique(np.concatenate(found)))
 
 
-def coding_problems(masks: Mapping[str, MaskValues], ignore: int | None) -> list[Problem]:
-    """Everything that makes the values of these masks untrustworthy, file by file."""
+def coding_problems(
+    masks: Mapping[str, MaskValues], ignore: int | None, known: Collection[int] = ()
+) -> list[Problem]:
+    """Everything that makes the values of these masks untrustworthy, file by file.
+
+    Args:
+        masks: File name to the values in it.
+        ignore: Value of pixels without annotation.
+        known: Values whose meaning is known: those of the label map that these masks must fit.
+    """
     problems = []
     for name, mask in masks.items():
         if mask.values[0] < 0 and (ignore is None or any(v < 0 and v != ignore for v in mask.values)):
@@ -125,7 +146,7 @@ def coding_problems(masks: Mapping[str, MaskValues], ignore: int | None) -> list
             )
     if problems:
         return problems
-    return [*_mixed_binary(masks), *_different_palettes(masks)]
+    return [*_mixed_binary(masks, {*known, ignore}), *_different_palettes(masks)]
 
 
 def _smeared(mask: MaskValues) -> bool:
@@ -143,10 +164,10 @@ def _smeared(mask: MaskValues) -> bool:
     return bool(jpeg or smooth)
 
 
-def _mixed_binary(masks: Mapping[str, MaskValues]) -> list[Problem]:
-    """{0, 1} in some files and {0, 255} in others, and no file with both."""
+def _mixed_binary(masks: Mapping[str, MaskValues], known: Collection[int | None]) -> list[Problem]:
+    """{0, 1} in some files and {0, 255} in others, no file with both, and nobody said what 255 means."""
     found = set().union(*(m.values for m in masks.values()))
-    if found - {0, 1, 255} or not {1, 255} <= found:
+    if found - {0, 1, 255} or not {1, 255} <= found or 255 in known:
         return []
     ones = [name for name, m in masks.items() if 1 in m.values]
     full = [name for name, m in masks.items() if 255 in m.values]

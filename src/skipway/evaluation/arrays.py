@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
-from skipway.evaluation.rules import Scheme, conventions, is_thin_network
+from skipway.evaluation.rules import Scheme, conventions, holds_membranes
 from skipway.evaluation.run import score_masks
 from skipway.metrics.summary import Evaluation
 
@@ -14,25 +14,24 @@ Masks = tuple[str, NDArray[Any], NDArray[Any]]
 """Name, true mask and predicted mask of one image, both (H, W)."""
 
 
-def evaluate_arrays(masks: Iterable[Masks], labels: LabelMap) -> Evaluation:
-    """Score predictions of a run.
+def evaluate_arrays(masks: Iterable[Masks], labels: LabelMap, *, thin: bool = False) -> Evaluation:
+    """Score predictions of a run, one image after the other.
 
     Args:
         masks: In the user's label values; where the labels are objects, the predictions are object ids.
         labels: The label map of the run.
+        thin: The true masks hold membranes, by `holds_membranes`; looked at for two classes only.
 
     Returns:
         What `evaluate` returns for files.
     """
-    images, scheme = [], None
-    for name, truth, prediction in masks:
-        scheme = scheme or scheme_of(labels, truth)
-        images.append(score_masks(name, truth, prediction, scheme))
-    return Evaluation(tuple(images), conventions(scheme) if scheme else (), (), ())
+    scheme = scheme_of(labels, thin=thin)
+    images = tuple(score_masks(name, truth, prediction, scheme) for name, truth, prediction in masks)
+    return Evaluation(images, conventions(scheme))
 
 
-def scheme_of(labels: LabelMap, first: NDArray[Any]) -> Scheme:
-    """How masks of a label map are scored; `first` tells membranes from other masks of two classes."""
+def scheme_of(labels: LabelMap, *, thin: bool) -> Scheme:
+    """How masks of a label map are scored."""
     if labels.task == "objects":
         return Scheme(
             frozenset({"classes", "objects"}),
@@ -42,5 +41,8 @@ def scheme_of(labels: LabelMap, first: NDArray[Any]) -> Scheme:
             truth_ids=labels.ids,
             prediction_ids=True,
         )
-    thin = len(labels.values) == 2 and is_thin_network(first)
-    return Scheme(frozenset({"classes", "em"} if thin else {"classes"}), labels.values, labels.ignore)
+    membranes = thin and len(labels.values) == 2
+    return Scheme(frozenset({"classes", "em"} if membranes else {"classes"}), labels.values, labels.ignore)
+
+
+__all__ = ["Masks", "evaluate_arrays", "holds_membranes", "scheme_of"]

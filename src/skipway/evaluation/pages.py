@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.layouts import find_images, natural
+from skipway.data.layouts import find_masks, list_files, natural
 from skipway.errors import DataError, Problem
 from skipway.images import open_image, open_mask, shown
 
@@ -27,7 +27,7 @@ class Page:
         prediction: File of the predicted mask.
         truth: File of the true mask.
         index: Page in both files.
-        probabilities: File of the class probabilities (K, H, W), where there is one.
+        probabilities: File of the class probabilities, (K, H, W) a page, where there is one.
     """
 
     name: str
@@ -44,11 +44,15 @@ class Page:
         """Class probabilities, float (K, H, W).
 
         Raises:
-            DataError: no such file, page or size.
+            DataError: no such file or page, or one that is damaged.
         """
         if self.probabilities is None:
             raise DataError(Problem("no probabilities", shown(self.prediction)))
         with open_image(self.probabilities) as file:
+            if self.index >= file.pages:
+                found, expected = f"probabilities of {file.pages} pages", f"one for page {self.index}"
+                fix = "predict again with --probabilities"
+                raise DataError(Problem(found, shown(self.probabilities), expected, fix, "J07"))
             return file.read(self.index)
 
 
@@ -62,7 +66,7 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
 
     Args:
         prediction: Folder or file.
-        truth: Folder or file.
+        truth: Folder or file; of a folder that holds an image and a mask folder, the masks.
 
     Returns:
         Pages in natural order of their names, and warnings about predictions that have no truth.
@@ -71,8 +75,8 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
         DataError: truths without prediction, or other sizes or page counts; all of them in one error.
         UsageError: a path that does not exist.
     """
-    predictions, probabilities = _listing(prediction)
-    truths, _ = _listing(truth)
+    predictions, probabilities = _listing(prediction, list_files(prediction))
+    truths, _ = _listing(truth, find_masks(truth))
     if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
         (name,) = truths
         predictions = dict(zip([name], predictions.values(), strict=True))
@@ -104,10 +108,10 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
     return tuple(pages), warnings
 
 
-def _listing(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def _listing(path: Path, files: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Masks by name, and probability files by the name of their mask."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
-    for name, file in find_images(path):
+    for name, file in files:
         groups[unicodedata.normalize("NFC", name)].append(file)
     twice = [files for files in groups.values() if len(files) > 1]
     if twice:
@@ -124,8 +128,11 @@ def _listing(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
             )
         )
     masks = {name: files[0] for name, files in groups.items()}
+    pairs = ((name, masks.get(name + PROBABILITIES)) for name in masks)
     beside = {
-        name: masks[name + PROBABILITIES] for name in tuple(masks) if name + PROBABILITIES in masks
+        name: other
+        for name, other in pairs
+        if other is not None and other.suffix.lower() in (".tif", ".tiff")
     }  # a mask of its own may well be called x_probabilities, as long as there is no x
     kept = {name: file for name, file in masks.items() if file not in beside.values()}
     return kept, beside if path.is_dir() else _beside(kept)

@@ -29,8 +29,9 @@ class Survey:
         truth: Values of all true masks, and the first file that holds each.
         prediction: The same of all predicted masks.
         truth_ids: The truths number objects, by the test that `train` uses.
-        prediction_ids: The predictions number objects; looked at only where the truths do.
+        prediction_ids: The predictions number objects; looked at only where they may.
         thin_network: Value 0 of the truths is a thin network between regions.
+        ignore: Value of the truths that means "not annotated".
     """
 
     truth: Mapping[int, str]
@@ -38,6 +39,18 @@ class Survey:
     truth_ids: bool = False
     prediction_ids: bool = False
     thin_network: bool = False
+    ignore: int | None = None
+
+    @property
+    def objects(self) -> bool:
+        """One side numbers objects."""
+        return self.truth_ids or self.prediction_ids
+
+    @property
+    def two_codings(self) -> bool:
+        """Both sides are binary, and each in its own way."""
+        sides = (self.truth.keys() - {self.ignore}, self.prediction.keys())
+        return max(map(len, sides)) <= 2 < len(sides[0] | sides[1])
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Scheme:
         kinds: Some of `classes`, `objects`, `em`.
         values: Label value of each class, background first.
         ignore: Value of the truth that does not count.
-        binarise: Everything but the background is one class, because the truth numbers objects.
+        binarise: Everything but the background is one class, because one side numbers objects.
         truth_ids: The values of the truth are object ids.
         prediction_ids: The values of the prediction are object ids.
         probabilities: Membranes are scored from probability files.
@@ -67,27 +80,28 @@ class Scheme:
         """What each class is called: its value, or 0 and 1 where objects are told from background."""
         return ("0", "1") if self.binarise else tuple(map(str, self.values))
 
-    def encode(self, mask: NDArray[Any]) -> NDArray[Any]:
-        """Class index of each pixel, (*S); the number of classes stands for the ignored value."""
-        small = np.uint8 if len(self.values) < 256 else np.int64  # the ignored value needs an index too
+    def background(self, *, predicted: bool) -> int:
+        """Value of the first class on one side; ids that were predicted start after 0, whatever the truth holds."""
+        return 0 if predicted and self.prediction_ids else self.values[0]
+
+    def encode(self, mask: NDArray[Any], *, predicted: bool) -> NDArray[Any]:
+        """Class index of each pixel, (*S), of a type that holds the number of classes too."""
+        small = np.uint8 if len(self.values) < 256 else np.int64
         if self.binarise:
-            indices = (mask != self.values[0]).astype(small)
-        else:
-            order = np.argsort(self.values)
-            found = np.searchsorted(np.array(self.values)[order], mask)
-            indices = order.astype(small)[np.minimum(found, len(order) - 1)]
-        if self.ignore is not None:
-            indices[mask == self.ignore] = len(self.names)
-        return indices
+            return self.interior(mask, predicted=predicted).astype(small)
+        order = np.argsort(self.values)
+        found = np.searchsorted(np.array(self.values)[order], mask)
+        return order.astype(small)[np.minimum(found, len(order) - 1)]
 
-    def interior(self, mask: NDArray[Any]) -> NDArray[np.bool_]:
+    def interior(self, mask: NDArray[Any], *, predicted: bool) -> NDArray[np.bool_]:
         """True off the background, which is the wall of a membrane map."""
-        inside: NDArray[np.bool_] = mask != self.values[0]
-        return inside if self.ignore is None else inside & (mask != self.ignore)
+        inside: NDArray[np.bool_] = mask != self.background(predicted=predicted)
+        return inside
 
-    def instances(self, mask: NDArray[Any], are_ids: bool) -> NDArray[Any]:
+    def instances(self, mask: NDArray[Any], *, predicted: bool) -> NDArray[Any]:
         """Object ids, 0 = background: the values themselves, or the components off the background."""
-        inside = self.interior(mask)
+        inside = self.interior(mask, predicted=predicted)
+        are_ids = self.prediction_ids if predicted else self.truth_ids
         return np.where(inside, mask, 0) if are_ids else components(inside)
 
 
@@ -113,7 +127,9 @@ def scheme_for(
     if unknown or (kinds is not None and not kinds):
         found = f"no such score: {', '.join(unknown)}" if unknown else "no score was asked for"
         raise UsageError(Problem(found, expected=f"some of {', '.join(KINDS)}"))
-    if survey.truth_ids or (labels is not None and labels.task == "objects"):
+    learned = labels is not None and labels.task == "objects"
+    asked = kinds is not None and set(kinds) == {"objects"} and survey.two_codings
+    if survey.objects or learned or asked:
         return _object_scheme(survey, labels, kinds)
     values, ignore = _class_values(survey, labels)
     chosen = frozenset(kinds or ({"classes", "em"} if survey.thin_network else {"classes"}))
@@ -122,12 +138,12 @@ def scheme_for(
 
 def _object_scheme(survey: Survey, labels: LabelMap | None, kinds: Collection[str] | None) -> Scheme:
     if kinds is not None and "em" in kinds:
-        found = "membrane scores were asked for, and the truth holds objects"
+        found = "membrane scores were asked for, and the masks hold objects"
         raise UsageError(Problem(found, expected="a class mask with 0 on membranes", fix="leave out em"))
     return Scheme(
         kinds=frozenset(kinds or ("classes", "objects")),
         values=(labels.values[0] if labels is not None else 0, 1),
-        ignore=labels.ignore if labels is not None else None,
+        ignore=survey.ignore,
         binarise=True,
         truth_ids=survey.truth_ids,
         prediction_ids=survey.prediction_ids,
@@ -138,14 +154,11 @@ def _class_values(survey: Survey, labels: LabelMap | None) -> tuple[tuple[int, .
     """Values to score in the order of the classes, and the value to ignore."""
     truth, prediction = survey.truth.keys(), survey.prediction.keys()
     if labels is not None:
-        allowed = {*labels.values, *(() if labels.ignore is None else (labels.ignore,))}
-        strange = {
-            value: where for found in (survey.prediction, survey.truth) for value, where in found.items()
-        }
-        strange = {value: where for value, where in strange.items() if value not in allowed}
-        if strange:
-            where = next(iter(strange.values()))
-            raise _mismatch(f"values {_set(strange)}", where, f"only {_set(allowed)} of the label map")
+        for side, allowed in ((survey.prediction, labels.values), (survey.truth, _allowed(labels))):
+            strange = {value: file for value, file in side.items() if value not in allowed}
+            if strange:
+                where = next(iter(strange.values()))
+                raise _mismatch(f"values {_set(strange)}", where, f"only {_set(allowed)} of the label map")
         return tuple(labels.values), labels.ignore
     if not (truth <= prediction or prediction <= truth or len(truth & prediction) > 1):
         where = next(where for value, where in survey.prediction.items() if value not in truth)
@@ -153,6 +166,11 @@ def _class_values(survey: Survey, labels: LabelMap | None) -> tuple[tuple[int, .
         raise _mismatch(found, where, "the same label values in both")
     ignore = UNKNOWN if _is_unknown(truth) and UNKNOWN not in prediction else None
     return tuple(sorted((truth | prediction) - {ignore})), ignore
+
+
+def _allowed(labels: LabelMap) -> set[int]:
+    """Values that a true mask may hold."""
+    return {*labels.values, *(() if labels.ignore is None else (labels.ignore,))}
 
 
 def _is_unknown(truth: Collection[int]) -> bool:
@@ -188,26 +206,46 @@ def survey_pages(pages: Sequence[Page], labels: LabelMap | None) -> Survey:
     prediction: dict[int, str] = {}
     summaries: dict[str, MaskValues] = {}
     networks = 0
+    ignore = None if labels is None else labels.ignore
     for page in pages:
         true_mask, predicted = page.read()
-        for known, mask, file in ((truth, true_mask, page.truth), (prediction, predicted, page.prediction)):
+        counting = predicted if ignore is None else predicted[true_mask != ignore]
+        for known, mask, file in ((truth, true_mask, page.truth), (prediction, counting, page.prediction)):
             for value in values_of(mask).tolist():
                 known.setdefault(value, shown(file))
-        if labels is None:
-            summaries[page.name] = summarise(true_mask, 8 * true_mask.dtype.itemsize)
+        summaries[page.name] = summarise(true_mask, 8 * true_mask.dtype.itemsize, ignore=ignore)
         networks += len(truth) <= 2 and is_thin_network(true_mask)
-    ids = labels.ids if labels is not None else _holds_objects(truth, summaries)
-    objects = ids or (labels is not None and labels.task == "objects")
-    predicted_ids = objects and len(prediction) > 2 and _predictions_are_ids(pages)
-    return Survey(
-        truth, prediction, ids, predicted_ids, not objects and len(truth) == 2 and 2 * networks > len(pages)
-    )
+    truth_ids = _truth_numbers_objects(truth, summaries, labels)
+    if labels is None and not truth_ids and _is_unknown(truth):
+        ignore = UNKNOWN
+    candidates = truth_ids or _may_number_objects(truth.keys() - {ignore}, prediction, labels)
+    prediction_ids = candidates and len(prediction) > 2 and _predictions_are_ids(pages)
+    thin = not (truth_ids or prediction_ids) and len(truth) == 2 and 2 * networks > len(pages)
+    return Survey(truth, prediction, truth_ids, prediction_ids, thin, ignore)
 
 
-def _holds_objects(truth: Collection[int], summaries: Mapping[str, MaskValues]) -> bool:
-    """The test of `train` on the truths; 255 beside small classes is left to `_class_values`."""
-    ignore = UNKNOWN if _is_unknown(truth) else None
-    return len(set(truth) - {ignore}) > 2 and infer_labels(summaries, ignore=ignore).task == "objects"
+def _truth_numbers_objects(
+    truth: Collection[int], summaries: Mapping[str, MaskValues], labels: LabelMap | None
+) -> bool:
+    """The test of `train` on the truths, where the label map leaves it open.
+
+    255 beside small classes is left to `_class_values`.
+    """
+    ignore = labels.ignore if labels is not None else UNKNOWN if _is_unknown(truth) else None
+    if len(set(truth) - {ignore}) <= 2 or (
+        labels is not None and labels.task == "classes" and set(truth) <= _allowed(labels)
+    ):
+        return False
+    if labels is not None and labels.ids:
+        return True
+    return infer_labels(summaries, ignore=ignore).task == "objects"
+
+
+def _may_number_objects(truth: Collection[int], prediction: Collection[int], labels: LabelMap | None) -> bool:
+    """Whether predicted values beside a class truth may be ids: the classes do not explain them."""
+    if labels is None:
+        return len(truth) <= 2
+    return labels.task == "objects" or not set(prediction) <= set(labels.values)
 
 
 def _predictions_are_ids(pages: Sequence[Page]) -> bool:
@@ -237,6 +275,19 @@ def is_thin_network(mask: NDArray[Any]) -> bool:
     reach = max(_THIN_PIXELS, _THIN_FRACTION * min(mask.shape))
     near = ndimage.distance_transform_edt(wall)[wall] <= reach
     return bool(np.count_nonzero(near) >= _THIN_SHARE * near.size)
+
+
+def holds_membranes(masks: Iterable[NDArray[Any]]) -> bool:
+    """Whether in more than half of the true masks 0 is a thin network, which is when membranes are scored.
+
+    Args:
+        masks: Label values, each (H, W).
+
+    Returns:
+        The verdict; False without masks.
+    """
+    verdicts = [is_thin_network(mask) for mask in masks]
+    return 2 * sum(verdicts) > len(verdicts)
 
 
 def surprises(survey: Survey, scheme: Scheme) -> tuple[str, ...]:

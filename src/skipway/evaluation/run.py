@@ -1,5 +1,6 @@
 """`evaluate`: from two folders to scores."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from skipway.metrics.membranes import EM_THRESHOLDS, MembraneScores, membrane_sc
 from skipway.metrics.objects import object_scores
 from skipway.metrics.pixel import confusion, pixel_error, scores
 from skipway.metrics.summary import Evaluation, ImageScores
+
+LABELS = "labels.json"
+"""The label map of the run, which `predict` writes beside its masks."""
 
 
 def evaluate(
@@ -34,17 +38,20 @@ def evaluate(
     Args:
         pred: Folder of predicted masks, or one file; `<name>_probabilities.tif` beside them serve membranes.
         truth: Folder of true masks, or one file.
-        labels: The label map of the run; without it the values of the truth are the classes.
+        labels: The label map of the run; left out, the one that `predict` wrote beside the predictions, and
+            without any the values of the truth are the classes.
         kinds: Some of `classes`, `objects`, `em`, to overrule the choice.
 
     Returns:
         Scores of each image and their means, with the conventions; `.to_json()`, `.table()`, `.worst()`.
 
     Raises:
-        DataError: truths without prediction, other sizes, values that cannot be the same classes.
+        DataError: truths without prediction, other sizes, values that cannot be the same classes, or a
+            damaged label map beside the predictions.
         UsageError: a path that does not exist, or scores that do not fit the masks.
     """
     pages, warnings = pair_pages(Path(pred), Path(truth))
+    labels = written_labels(Path(pred)) if labels is None else labels
     survey = survey_pages(pages, labels)
     with_probabilities = [page for page in pages if page.probabilities is not None]
     scheme = scheme_for(survey, labels, kinds, probable=len(with_probabilities) == len(pages))
@@ -57,6 +64,22 @@ def evaluate(
         warnings=(*warnings, *surprises(survey, scheme)),
         thresholds=EM_THRESHOLDS if scheme.probabilities else (),
     )
+
+
+def written_labels(pred: Path) -> LabelMap | None:
+    """The label map that `predict` wrote beside its masks, `None` without one.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = (pred if pred.is_dir() else pred.parent) / LABELS
+    if not path.is_file():
+        return None
+    try:
+        return LabelMap.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError, DataError) as error:
+        expected, fix = "a label map as `predict` writes it", "predict again, or take the file away"
+        raise DataError(Problem("a damaged label map", shown(path), expected, fix, "E01")) from error
 
 
 def score_page(page: Page, scheme: Scheme) -> ImageScores:
@@ -96,24 +119,31 @@ def score_masks(
     Returns:
         The scores.
     """
-    if scheme.ignore is not None:  # what was predicted there is no error and no object
-        prediction = np.where(
-            truth == scheme.ignore, np.asarray(scheme.values[0], prediction.dtype), prediction
-        )
+    unknown = None if scheme.ignore is None else truth == scheme.ignore
+    if unknown is not None:  # there is no object there, and what was predicted there is no error
+        truth = _filled(truth, unknown, scheme.background(predicted=False))
+        prediction = _filled(prediction, unknown, scheme.background(predicted=True))
     classes = len(scheme.names)
-    ignored = None if scheme.ignore is None else classes
-    matrix = confusion(scheme.encode(truth), scheme.encode(prediction), classes, ignore=ignored)
+    true_classes = scheme.encode(truth, predicted=False)
+    if unknown is not None:
+        true_classes[unknown] = classes
+    matrix = confusion(true_classes, scheme.encode(prediction, predicted=True), classes, ignore=classes)
     by_value = dict(zip(scheme.names, scores(matrix), strict=True)) if "classes" in scheme.kinds else {}
     objects = None
     if "objects" in scheme.kinds:
-        true_objects = scheme.instances(truth, scheme.truth_ids)
-        objects = object_scores(true_objects, scheme.instances(prediction, scheme.prediction_ids))
+        objects = object_scores(
+            scheme.instances(truth, predicted=False), scheme.instances(prediction, predicted=True)
+        )
     membranes: tuple[MembraneScores, ...] = ()
     if "em" in scheme.kinds:
         cuts = () if inside is None else EM_THRESHOLDS
-        found = scheme.interior(prediction) if inside is None else inside
-        membranes = membrane_scores(scheme.interior(truth), found, thresholds=cuts)
+        found = scheme.interior(prediction, predicted=True) if inside is None else inside
+        membranes = membrane_scores(scheme.interior(truth, predicted=False), found, thresholds=cuts)
     return ImageScores(name, pixel_error(matrix), by_value, objects, membranes)
+
+
+def _filled(mask: NDArray[Any], where: NDArray[np.bool_], value: int) -> NDArray[Any]:
+    return np.where(where, np.asarray(value, mask.dtype), mask)
 
 
 def interior_probability(page: Page, scheme: Scheme) -> NDArray[Any]:

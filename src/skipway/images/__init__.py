@@ -18,7 +18,7 @@ Anything else is a `DataError` of one line, before memory is taken.
 
 from .codecs import MAX_PIXELS, shown
 from .reading import IMAGE_SUFFIXES, ImageFile, Window, open_image, open_mask
-from .writing import output_name, write_labels, write_probabilities
+from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -27,8 +27,8 @@ __all__ = [
     "Window",
     "open_image",
     "open_mask",
+    "open_probabilities",
     "output_name",
     "shown",
     "write_labels",
-    "write_probabilities",
 ]

@@ -1,7 +1,13 @@
-"""Writing label maps and probabilities: whole files or nothing, and never fewer bits than the values need."""
+"""Writing label maps and probabilities: whole files or nothing, and never fewer bits than the values need.
 
+A file is made under a hidden name beside its goal and then renamed; two processes must not write one file.
+"""
+
+import errno
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +40,7 @@ def write_labels(path: Path, labels: NDArray[Any], *, palette: NDArray[Any] | No
     Args:
         path: `.png`, `.tif` or `.tiff`.
         labels: Whole numbers of shape (H, W), or (P, H, W) for pages.
-        palette: (N, 3) colours for 8-bit labels; the stored numbers stay the labels.
+        palette: (N, 3) colours of 8 or 16 bits for 8-bit labels; the stored numbers stay the labels.
 
     Returns:
         The path written: `path`, or the same with suffix `.tif`.
@@ -60,22 +66,61 @@ def write_labels(path: Path, labels: NDArray[Any], *, palette: NDArray[Any] | No
     return _write(path, array, lambda to: _save_tiff(to, array, "ZYX", palette))
 
 
-def write_probabilities(path: Path, probabilities: NDArray[Any]) -> Path:
-    """Writes class probabilities as a float TIFF with axes CYX.
+@contextmanager
+def open_probabilities(path: Path, shape: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """A float32 TIFF to be filled region by region, so that memory never holds all of it.
+
+    The file appears under its name when the block ends, and not at all when it ends in an error.
 
     Args:
-        path: Its suffix becomes `.tif` unless it is one of TIFF.
-        probabilities: (K, H, W), float16 or float32; kept as they are.
+        path: `.tif` or `.tiff`.
+        shape: (K, H, W), or (P, K, H, W) for the pages of a stack; stored with axes CYX and ZCYX.
 
-    Returns:
-        The path written.
+    Yields:
+        The pixels, mapped from the file. Shape `shape`, zeros to begin with; not to be used after the block.
 
     Raises:
+        ValueError: another number of axes.
         EnvironmentFault: the disk refused.
     """
-    if path.suffix.lower() not in _TIFF_SUFFIXES:
-        path = path.with_suffix(".tif")
-    return _write(path, None, lambda to: _save_tiff(to, probabilities, "CYX", None))
+    if len(shape) not in (3, 4):
+        raise ValueError(f"probabilities have shape (K, H, W) or (P, K, H, W), not {tuple(shape)}")
+    hidden = _hidden(path)
+    try:
+        with _told(path):
+            array = _mapped(path, hidden, tuple(shape))
+        yield array
+        with _told(path):
+            array.flush()
+            _publish(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _mapped(path: Path, hidden: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
+    """A TIFF of zeros, mapped for writing."""
+    import tifffile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden.unlink(missing_ok=True)
+    axes = {"axes": "ZCYX"[-len(shape) :]}
+    array = tifffile.memmap(
+        hidden, shape=shape, dtype=np.float32, photometric="minisblack", planarconfig=None, metadata=axes
+    )
+    _reserve(hidden)
+    return array
+
+
+def _reserve(path: Path) -> None:
+    """Takes the room for a sparse file: a full disk is an error here, and would kill the process in a map."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot reserve
+                raise
 
 
 def _png_form(labels: NDArray[Any]) -> NDArray[Any] | None:
@@ -96,10 +141,16 @@ def _save_png(to: Path, labels: NDArray[Any], palette: NDArray[Any] | None) -> N
 
     image = Image.fromarray(labels)
     if palette is not None and labels.dtype == np.uint8:
-        colours = np.zeros((256, 3), np.uint8)
-        colours[: len(palette)] = palette
-        image.putpalette(colours.tobytes())
+        image.putpalette(_colours(palette).tobytes())
     image.save(to, "PNG")
+
+
+def _colours(palette: NDArray[Any]) -> NDArray[np.uint8]:
+    """256 colours of 8 bits; a palette with any number above 255 is one of 16 bits."""
+    table = np.zeros((256, 3), np.uint8)
+    used = np.asarray(palette)[:256]
+    table[: len(used)] = used >> 8 if used.max(initial=0) > 255 else used
+    return table
 
 
 def _save_tiff(to: Path, array: NDArray[Any], axes: str, palette: NDArray[Any] | None) -> None:
@@ -108,9 +159,7 @@ def _save_tiff(to: Path, array: NDArray[Any], axes: str, palette: NDArray[Any] |
     coloured = palette is not None and array.dtype == np.uint8
     extra: dict[str, Any] = {}
     if coloured and palette is not None:
-        table = np.zeros((3, 256), np.uint16)
-        table[:, : len(palette)] = palette.astype(np.uint16).T * 257
-        extra["colormap"] = table
+        extra["colormap"] = _colours(palette).T.astype(np.uint16) * 257
     if array.shape[-1] * array.shape[-2] > _TILED_FROM:
         extra["tile"] = (512, 512)
     tifffile.imwrite(
@@ -124,24 +173,47 @@ def _save_tiff(to: Path, array: NDArray[Any], axes: str, palette: NDArray[Any] |
     )
 
 
-def _write(path: Path, expected: NDArray[Any] | None, save: Callable[[Path], None]) -> Path:
+def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> Path:
     """Saves beside the goal under a hidden name, reads back, then renames: nobody sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.stem[:100]}.{os.getpid()}.part{path.suffix}")
+    hidden = _hidden(path)
     try:
-        save(hidden)
-        if expected is not None and not _reads_back(hidden, expected):
-            raise EnvironmentFault(
-                Problem(
-                    "the file read back differs from what was written",
-                    shown(path),
-                    "equal labels",
-                    "check the disk",
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hidden.unlink(missing_ok=True)
+            save(hidden)
+            if not _reads_back(hidden, expected):
+                raise EnvironmentFault(
+                    Problem(
+                        "the file read back differs from what was written",
+                        shown(path),
+                        "equal labels",
+                        "check the disk",
+                    )
                 )
-            )
-        with hidden.open("rb+") as file:
-            os.fsync(file.fileno())
-        hidden.replace(path)
+            _publish(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    return path
+
+
+def _hidden(path: Path) -> Path:
+    """Where a file is made: one place for each goal, so that the next write clears what a killed one left."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return path.with_name(f".{path.stem[:40]}.{digest}.part{path.suffix}")
+
+
+def _publish(hidden: Path, path: Path) -> None:
+    """Gives a file that is safe on the disk its name."""
+    with hidden.open("rb+") as file:
+        os.fsync(file.fileno())
+    hidden.replace(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what the system says into an error of ours."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise EnvironmentFault(
@@ -152,9 +224,6 @@ def _write(path: Path, expected: NDArray[Any] | None, save: Callable[[Path], Non
                 "free space or choose another -o",
             )
         ) from error
-    finally:
-        hidden.unlink(missing_ok=True)
-    return path
 
 
 def _reads_back(path: Path, expected: NDArray[Any]) -> bool:

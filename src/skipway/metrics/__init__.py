@@ -5,7 +5,7 @@ Plain functions on numpy arrays. A score that has no value (0/0, an empty image 
 `docs/metrics.md`.
 """
 
-from skipway.metrics.baseline import otsu_mask, otsu_threshold
+from skipway.metrics.baseline import otsu_mask, otsu_polarity, otsu_threshold
 from skipway.metrics.membranes import MembraneScores, membrane_scores, segments, thin, v_info, v_rand
 from skipway.metrics.objects import (
     AP_THRESHOLDS,
@@ -38,6 +38,7 @@ __all__ = [
     "membrane_scores",
     "object_scores",
     "otsu_mask",
+    "otsu_polarity",
     "otsu_threshold",
     "overlap_table",
     "pixel_error",

@@ -1,9 +1,12 @@
 """The simple method every network has to beat: a global threshold."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skipway.metrics.pixel import confusion, mean_defined, scores
 
 
 def otsu_threshold(image: NDArray[Any]) -> float:
@@ -73,3 +76,36 @@ def otsu_mask(image: NDArray[Any], *, foreground: str = "bright") -> NDArray[np.
         return np.zeros(grey.shape, bool)
     bright = grey > otsu_threshold(grey)
     return bright if foreground == "bright" else ~bright
+
+
+def otsu_polarity(
+    images: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]]
+) -> Literal["bright", "dark"]:
+    """The side of Otsu's threshold that agrees better with the masks, by the mean Dice over the images.
+
+    Decided on training images, it makes the baseline fair where the foreground is dark.
+
+    Args:
+        images: Grey values, each (H, W) or channel first (C, H, W).
+        masks: True on the foreground, each (H, W).
+
+    Returns:
+        What `otsu_mask` takes as `foreground`; `bright` where the two agree equally well.
+
+    Raises:
+        ValueError: As for `otsu_mask`, or other numbers or sizes of images and masks.
+
+    >>> otsu_polarity([np.array([[1, 9, 9]])], [np.array([[True, False, False]])])
+    'dark'
+    """
+    bright: list[float | None] = []
+    dark: list[float | None] = []
+    for image, mask in zip(images, masks, strict=True):
+        bright.append(_dice(mask, otsu_mask(image)))
+        dark.append(_dice(mask, otsu_mask(image, foreground="dark")))
+    means = [mean_defined(values)[0] or 0.0 for values in (bright, dark)]
+    return "dark" if means[1] > means[0] else "bright"
+
+
+def _dice(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float | None:
+    return scores(confusion(truth, prediction, 2))[1].dice

@@ -49,7 +49,7 @@ class Certificate:
     def __str__(self) -> str:
         """One line."""
         if self.tiles == 1:
-            return "tiled = whole: the image was predicted in one pass, largest difference of logits 0"
+            return "tiled = whole: predicted in one pass, no tiles to compare"
         place = ", ".join(f"{w.start}:{w.stop}" for w in self.window)
         line = (
             f"tiled = whole: window [{place}] predicted again without tiles, largest difference of logits "

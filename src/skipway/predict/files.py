@@ -1,22 +1,28 @@
 """Predicts files into files: one bad file does not stop the others, and nothing that exists is lost."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from skipway.data.layouts import find_images
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
-from skipway.images import open_image, output_name, write_labels, write_probabilities
+from skipway.images import ImageFile, open_image, open_probabilities, output_name, shown, write_labels
 from skipway.predict.certificate import Certificate
 from skipway.predict.logits import Outputs
 from skipway.predict.predictor import Predictor
+from skipway.runs import write_json
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
+
+LABELS = "labels.json"
+"""Written beside the masks: what their values mean, for `evaluate`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class FileOptions:
     """How to predict files.
 
     Attributes:
-        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W), beside each mask.
+        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W) or (P, K, H, W), beside each mask.
         objects: Write object ids even where the run learned classes.
         tile: Side of a tile in pixels.
         overwrite: Replace files that exist.
@@ -59,11 +65,25 @@ class Summary:
         return type(self.failed[0])(*problems)
 
     def __str__(self) -> str:
+        """How many, and the certificate."""
         total = len(self.written) + len(self.failed)
         lines = [f"{len(self.written)} of {total} images predicted"]
         if self.certificate is not None:
             lines.append(str(self.certificate))
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image and the files that come of it."""
+
+    source: Path
+    mask: Path
+    probabilities: Path | None
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        return (self.mask,) if self.probabilities is None else (self.mask, self.probabilities)
 
 
 def predict_files(
@@ -78,23 +98,42 @@ def predict_files(
         options: See there.
         event: Told of every file.
 
+    Returns:
+        What was written and what failed; a file that fails does not stop the others.
+
     Raises:
-        UsageError: the output lies in the input, or holds a file that would be replaced.
+        UsageError: the output lies in the input, or a file would be replaced.
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
     jobs = _jobs(images, output, options)
-    written, failed, worst = [], [], None
-    for done, (source, target) in enumerate(jobs, start=1):
+    _make_folders(jobs)
+    write_json(output / LABELS, predictor.task.labels.to_json())
+    written: list[Path] = []
+    failed: list[SkipwayError] = []
+    worst: Certificate | None = None
+    for done, job in enumerate(jobs, start=1):
         try:
-            mask, certificate = _predict_file(predictor, source, target, options)
+            mask, certificate = _predict_file(predictor, job, options)
         except (DataError, NumericalError) as error:
-            failed.append(error if _names(error, source) else type(error)(Problem(str(error), str(source))))
-            event({"event": "warning", "text": str(failed[-1])})
+            failed.append(_naming(error, job.source))
+        except (MemoryError, torch.OutOfMemoryError):
+            fix = "a smaller tile, such as --tile 256"
+            failed.append(EnvironmentFault(Problem("not enough memory", shown(job.source), fix=fix)))
+        else:
+            written.append(mask)
+            worst = certificate if worst is None else max(worst, certificate, key=_rank)
+            event(
+                {
+                    "event": "file",
+                    "name": job.source.name,
+                    "written": str(mask),
+                    "done": done,
+                    "of": len(jobs),
+                }
+            )
             continue
-        written.append(mask)
-        worst = certificate if worst is None else max(worst, certificate, key=_rank)
-        event({"event": "file", "name": source.name, "written": str(mask), "done": done, "of": len(jobs)})
+        event({"event": "warning", "text": str(failed[-1])})
     summary = Summary(tuple(written), tuple(failed), worst)
     event(
         {"event": "finished", "written": len(written), "failed": len(failed), "certificate": str(worst or "")}
@@ -102,63 +141,91 @@ def predict_files(
     return summary
 
 
-def _names(error: SkipwayError, source: Path) -> bool:
-    return all(str(source) in problem.where for problem in error.problems)
+def _naming(error: SkipwayError, source: Path) -> SkipwayError:
+    """The error, with the file in it."""
+    if all(source.name in problem.where for problem in error.problems):
+        return error
+    return type(error)(*(Problem(str(problem), shown(source)) for problem in error.problems))
 
 
-def _jobs(images: Path, output: Path, options: FileOptions) -> list[tuple[Path, Path]]:
-    """Every image with the file its mask goes to."""
-    root = images if images.is_dir() else images.parent
-    if images.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UsageError(
-            Problem("the output lies inside the input", str(output), fix="give a folder beside it with -o")
-        )
-    jobs = [(path, output / Path(name).parent / output_name(path)) for name, path in find_images(images)]
-    there = [target for _, target in jobs if target.exists()]
+def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
+    """Every image with the files that come of it; nothing of the user's is among them.
+
+    Raises:
+        UsageError: a file would be replaced, or two images would be written to one file.
+    """
+    if images.is_dir() and output.resolve().is_relative_to(images.resolve()):
+        found = "the output lies inside the input"
+        raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
+    jobs = []
+    for name, path in find_images(images):
+        mask = output / Path(name).parent / output_name(path)
+        beside = mask.with_name(f"{mask.stem}_probabilities.tif") if options.probabilities else None
+        jobs.append(_Job(path, mask, beside))
+    sources = {job.source.resolve() for job in jobs}
+    owner: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            if target.resolve() in sources:
+                raise UsageError(
+                    Problem("would replace the image itself", shown(target), fix="another folder with -o")
+                )
+            if target in owner:
+                found = f"{owner[target].name} and {job.source.name} would both be written there"
+                raise UsageError(
+                    Problem(found, shown(target), fix="predict them in two calls, or rename one")
+                )
+            owner[target] = job.source
+    there = [target for job in jobs for target in job.targets if target.exists()]
     if there and not options.overwrite:
-        found_text = f"{len(there)} of {len(jobs)} masks exist already, the first {there[0].name}"
-        raise UsageError(Problem(found_text, str(output), fix="--overwrite, or another folder with -o"))
-    try:
-        for _, target in jobs:
-            target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", str(output))) from error
+        found = f"{len(there)} of the files to write exist already, the first {there[0].name}"
+        raise UsageError(Problem(found, str(output), fix="--overwrite, or another folder with -o"))
     return jobs
 
 
-def _predict_file(
-    predictor: Predictor, source: Path, target: Path, options: FileOptions
-) -> tuple[Path, Certificate]:
+def _make_folders(jobs: list[_Job]) -> None:
+    try:
+        for job in jobs:
+            job.mask.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = str(job.mask.parent)
+        raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
+
+
+def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate]:
     """All pages of one file; the mask's path and the certificate with the largest difference."""
     pages, certificates = [], []
-    with open_image(source) as image:
+    with ExitStack() as stack:
+        image = stack.enter_context(open_image(job.source))
+        predictor.check(image)
+        maps = None
+        if job.probabilities is not None:
+            maps = stack.enter_context(open_probabilities(job.probabilities, _shape(predictor, image)))
         for page in range(image.pages):
-            maps = (
-                np.empty((predictor.task.outputs, *image.size), np.float32) if options.probabilities else None
-            )
+            into = None if maps is None else maps[page] if image.pages > 1 else maps
             found = predictor.predict_page(
-                image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(maps)
+                image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
             )
             pages.append(_decode(predictor, found.labels, options))
             certificates.append(found.certificate)
-            if maps is not None:
-                number = f"_{page:03d}" if image.pages > 1 else ""
-                write_probabilities(target.with_name(f"{target.stem}_probabilities{number}.tif"), maps)
+    palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
-    palette = predictor.task.labels.palette
-    written = write_labels(
-        target, labels, palette=None if options.objects or palette is None else np.asarray(palette)
-    )
+    written = write_labels(job.mask, labels, palette=None if palette is None else np.asarray(palette))
     return written, max(certificates, key=_rank)
+
+
+def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
+    page = (predictor.task.outputs, *image.size)
+    return (image.pages, *page) if image.pages > 1 else page
 
 
 def _decode(predictor: Predictor, class_map: NDArray[np.uint8], options: FileOptions) -> NDArray[Any]:
     """What is written: the user's values, or object ids, in 16 bits where they fit."""
     task = predictor.task
-    objects = options.objects or task.labels.task == "objects"
-    if not objects:
+    learned = task.labels.task == "objects"
+    if not (options.objects or learned):
         return task.decode(class_map)
-    ids = task.decode(class_map) if task.labels.task == "objects" else to_objects(class_map > 0)
+    ids = task.decode(class_map) if learned else to_objects(class_map > 0)
     return ids.astype(np.uint16 if ids.max(initial=0) < 2**16 else np.uint32)
 
 

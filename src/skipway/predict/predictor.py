@@ -12,7 +12,7 @@ from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
 from skipway.errors import DataError, Problem
-from skipway.images import ImageFile
+from skipway.images import ImageFile, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.logits import Outputs
@@ -76,6 +76,17 @@ class Predictor:
         found = predict_array(self.model, image, constants, tile=tile, device=self.device)
         return self.task.decode(found.labels)
 
+    def check(self, image: ImageFile) -> None:
+        """Refuse an image that the network cannot take.
+
+        Raises:
+            DataError: the channels are not those of the training images.
+        """
+        wanted = self.model.in_channels
+        if image.channels != wanted:
+            expected = f"{wanted}, as {self.name} was trained on"
+            raise DataError(Problem(f"{image.channels} channels", shown(image.path), expected))
+
     def predict_page(
         self,
         image: ImageFile,
@@ -90,13 +101,7 @@ class Predictor:
         Raises:
             DataError: the channels are not those of the training images.
         """
-        wanted = self.model.in_channels
-        if image.channels != wanted:
-            raise DataError(
-                Problem(
-                    f"{image.channels} channels", str(image.path), f"{wanted}, as {self.name} was trained on"
-                )
-            )
+        self.check(image)
         constants = self.normalisation.constants(image, page)
         return predict_page(
             self.model, image, constants, page=page, tile=tile, outputs=outputs, device=self.device, **options

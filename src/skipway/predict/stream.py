@@ -142,13 +142,19 @@ def predict_pixels(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    """Evaluation mode without gradients and without TF32; afterwards all is as it was.
+
+    TF32 rounds the inputs of a convolution to 10 bits and does so differently for different tiles.
+    """
     training = [module for module in model.modules() if module.training]
+    tf32 = torch.backends.cudnn.allow_tf32
     model.eval()
     try:
+        torch.backends.cudnn.allow_tf32 = False
         with torch.inference_mode():
             yield
     finally:
+        torch.backends.cudnn.allow_tf32 = tf32
         for module in training:
             module.training = True
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.labels import LabelMap
+from skipway.data.labels import IGNORE, LabelMap
 from skipway.metrics.objects import components, match, overlap_table
 from skipway.tasks.classes import by_class
 from skipway.weight_maps import border_weights, separate_touching
@@ -35,37 +35,50 @@ class Objects:
 
     def target(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """1 on objects, 0 on background and on the border between objects that touch."""
-        return separate_touching(self.labels.instances(mask)).astype(np.uint8)
+        target = separate_touching(self.labels.instances(mask)).astype(np.uint8)
+        return np.where(self._unknown(mask), np.uint8(IGNORE), target)
 
     def weights(self, mask: NDArray[Any]) -> NDArray[np.float32]:
         """w_c + the border term between objects."""
         ids = self.labels.instances(mask)
-        separated = np.where(self.target(mask) > 0, ids, 0)
-        return by_class(self.target(mask), self.class_weights) + border_weights(separated)
+        target = self.target(mask)
+        return by_class(target, self.class_weights) + border_weights(np.where(target == 1, ids, 0))
 
     def decode(self, class_map: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Object ids 1…n, 0 is background."""
-        return to_objects(class_map == 1, self.min_area)
+        """Object ids 1…n, 0 is background. Shape (*S) in and out.
+
+        Gaps are closed only where the target drew them: between objects that had ids of their own.
+        """
+        return to_objects(class_map == 1, self.min_area, close=self.labels.ids)
 
     def score(self, decoded: NDArray[Any], mask: NDArray[Any]) -> float | None:
-        """AP at IoU 0.5 = TP / (TP + FP + FN)."""
-        return match(overlap_table(self.labels.instances(mask), decoded), 0.5).ap
+        """AP at IoU 0.5 = TP / (TP + FP + FN); pixels that nobody annotated hold no objects."""
+        known = np.where(self._unknown(mask), 0, decoded)
+        return match(overlap_table(self.labels.instances(mask), known), 0.5).ap
+
+    def _unknown(self, mask: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where the mask holds the ignore value."""
+        found: NDArray[np.bool_] = self.labels.encode(mask) == IGNORE
+        return found
 
 
-def to_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:
-    """Connected components (faces only), small ones dropped, gaps between neighbours closed.
+def to_objects(foreground: NDArray[np.bool_], min_area: int = 0, *, close: bool = False) -> NDArray[np.int32]:
+    """Connected components (pixels that share an edge), small ones dropped, gaps between neighbours closed.
 
-    A background pixel goes to its nearest object when two different objects lie next to it: those pixels are the
-    border that the target drew between touching objects.
+    To close: a background pixel goes to its nearest object when two different objects lie next to it. Those
+    pixels are the border that the target drew between touching objects.
 
     Args:
         foreground: (*S).
         min_area: Pixels an object needs.
+        close: Whether to close the gaps.
 
     Returns:
         Ids 1…n in scanning order, shape (*S).
 
     >>> to_objects(np.array([[True, False, True]])).tolist()
+    [[1, 0, 2]]
+    >>> to_objects(np.array([[True, False, True]]), close=True).tolist()
     [[1, 1, 2]]
     """
     from scipy import ndimage
@@ -75,7 +88,7 @@ def to_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.i
         kept = np.bincount(ids.ravel()) >= min_area
         kept[0] = False
         ids = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[ids]
-    gap = (ids == 0) & _between(ids)
+    gap = (ids == 0) & _between(ids) if close else np.zeros(0, bool)
     if gap.any():
         nearest = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
         ids[gap] = ids[tuple(axis[gap] for axis in nearest)]

@@ -18,7 +18,7 @@ from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
-from skipway.training.schedule import MEASURED_STEPS, learning_rate, steps_in, validates
+from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
 from skipway.training.state import Parts, Progress, load_state, save_state
 from skipway.weights import save_model
 
@@ -61,7 +61,16 @@ class Hooks:
     stopped: Callable[[], bool]
 
 
-def fit(plan: Plan, model: SkipGraph, loss: Loss, run: Run, hooks: Hooks, device: torch.device) -> SkipGraph:
+def fit(
+    plan: Plan,
+    model: SkipGraph,
+    loss: Loss,
+    run: Run,
+    hooks: Hooks,
+    device: torch.device,
+    *,
+    spent: float = 0.0,
+) -> SkipGraph:
     """Train until the plan's last step, from wherever the run folder says the training stands.
 
     Args:
@@ -71,6 +80,7 @@ def fit(plan: Plan, model: SkipGraph, loss: Loss, run: Run, hooks: Hooks, device
         run: The folder that holds state, metrics and, from the first save on, usable weights.
         hooks: Data, validation, messages.
         device: Where the arithmetic happens.
+        spent: Seconds of a time budget that went before the loop.
 
     Returns:
         The averaged network, in evaluation mode, as saved.
@@ -85,7 +95,8 @@ def fit(plan: Plan, model: SkipGraph, loss: Loss, run: Run, hooks: Hooks, device
     path = run.path / STATE
     progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
     run.append_metrics(COLUMNS, [], keep_to=progress.step)
-    training = _Training(plan, parts, average, loss, run, hooks, device, progress, _Clock(progress.seconds))
+    clock = _Clock(progress.seconds + spent)
+    training = _Training(plan, parts, average, loss, run, hooks, device, progress, clock)
     if not path.is_file():
         training.save()
     while not training.finished:
@@ -176,12 +187,13 @@ class _Training:
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""
+        began = time.perf_counter()
         self.progress.seconds = self.clock.total
         self.run.append_metrics(COLUMNS, self.rows)
         self.rows.clear()
         save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
         save_state(self.run.path / STATE, self.parts, self.progress)
-        self.clock.saved()
+        self.clock.saved(time.perf_counter() - began)
 
     def _step(self, batch: Batch, rate: float) -> float:
         """One optimiser step; NaN when loss or gradient is not finite, and the weights are untouched then."""
@@ -208,9 +220,13 @@ class _Training:
     def _plan_steps(self) -> None:
         """Turn a time budget into a number of steps, once, after the first steps were measured."""
         progress, budget = self.progress, self.plan.seconds
-        if progress.total is None and progress.step >= MEASURED_STEPS and budget is not None:
+        if (
+            progress.total is None
+            and budget is not None
+            and measured(progress.step, self.clock.total, budget)
+        ):
             reserved = self.hooks.reserved(self.average)
-            progress.total = steps_in(budget, self.clock.total, self.clock.per_step, reserved)
+            progress.total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
             facts = {"total": progress.total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
             self.hooks.event({"event": "planned", **facts})
 
@@ -269,6 +285,7 @@ class _Clock:
         self._before = before
         self._began = self._last_save = time.perf_counter()
         self._steps: list[float] = []
+        self._pause = SAVE_SECONDS
 
     @property
     def total(self) -> float:
@@ -284,7 +301,9 @@ class _Clock:
             self._steps.append(seconds)
 
     def due(self) -> bool:
-        return time.perf_counter() - self._last_save > SAVE_SECONDS
+        return time.perf_counter() - self._last_save > self._pause
 
-    def saved(self) -> None:
+    def saved(self, cost: float) -> None:
+        """Saves take a twentieth of the time at most."""
         self._last_save = time.perf_counter()
+        self._pause = max(SAVE_SECONDS, 20 * cost)

@@ -73,7 +73,14 @@ def check_data(
     return inspect(find_pairs(images, masks, suffix=suffix), task, ignore=ignore, progress=progress)
 
 
-def prepare(checked: Checked, request: Request, *, val: Path | None, device: torch.device) -> Prepared:
+def prepare(
+    checked: Checked,
+    request: Request,
+    *,
+    val: Path | None,
+    device: torch.device,
+    suffix: str | None = None,
+) -> Prepared:
     """Split checked data and choose every number of the training.
 
     Args:
@@ -81,8 +88,9 @@ def prepare(checked: Checked, request: Request, *, val: Path | None, device: tor
         request: What the user named.
         val: Validation data, see `data.splits.split`.
         device: Where the training will run.
+        suffix: What a mask's name has that its image's has not, in the validation data too.
     """
-    divided = split(checked, val=val)
+    divided = split(checked, val=val, suffix=suffix)
     described = fingerprint(checked, divided.train)
     plan = make_plan(
         request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
@@ -101,6 +109,7 @@ def described(
     length = (
         f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
+    small = f"; objects under {plan.min_area} px are not written" if plan.min_area > 1 else ""
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
     )
@@ -108,12 +117,12 @@ def described(
         "data": f"{len(checked.records)} pairs: {checked.pairs.rule}",
         "images": f"{kinds}, {sizes} pixels",
         "labels": f"{prepared.labels} [--task]",
-        "objects": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
-        f"{100 * data.touching:.0f} % touch another",
+        "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
+        f"{100 * data.touching:.0f} % touch another" + small,
         "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
         "model": f"{plan.model} ({config}), {parameters:,} parameters [--model]",
         "loss": f"{plan.loss}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         "length": f"{length} [--steps, --time]",
-        "device": f"{device}, {torch.get_num_threads()} threads; exact resume on the same device and threads",
+        "device": f"{device}, {torch.get_num_threads()} threads; a stop and start changes no bit",
     }

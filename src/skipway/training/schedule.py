@@ -27,16 +27,22 @@ def learning_rate(plan: Plan, step: int, total: int | None) -> float:
     return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def steps_in(budget: float, spent: float, per_step: float, reserved: float) -> int:
-    """Steps that a time budget still allows, counted from the first.
+def measured(step: int, spent: float, budget: float) -> bool:
+    """Whether enough was seen to turn a budget into steps: `MEASURED_STEPS`, or three where a step takes long."""
+    return step >= MEASURED_STEPS or (step >= 3 and spent > budget / 10)
+
+
+def steps_in(step: int, budget: float, spent: float, per_step: float, reserved: float) -> int:
+    """Steps that a time budget allows, counted from the first.
 
     Args:
+        step: Steps done.
         budget: Seconds of the whole command.
-        spent: Seconds already used, the measured steps among them.
+        spent: Seconds already used, from the start of the command on.
         per_step: Seconds a step, median of the measured ones.
         reserved: Seconds kept for the validations and the final evaluation.
     """
-    return MEASURED_STEPS + max(1, int((budget - spent - reserved) / per_step))
+    return step + max(1, int((budget - spent - reserved) / per_step))
 
 
 def validates(step: int, total: int | None) -> bool:

@@ -14,7 +14,7 @@ from skipway.data.augment import Augmentation
 from skipway.data.layouts import Pair
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
 from skipway.images import open_image, open_mask
-from skipway.losses import Loss, cross_entropy, cross_entropy_dice, supervised
+from skipway.losses import LOSSES, Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
@@ -38,6 +38,7 @@ def run_training(
     device: torch.device,
     event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
+    spent: float = 0.0,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -47,9 +48,15 @@ def run_training(
         device: Where the arithmetic happens.
         event: Told of every step.
         stopped: Asked after every step whether to save and stop.
+        spent: Seconds of a time budget that went before.
 
     Returns:
         The averaged network.
+
+    Raises:
+        Interrupted: a stop was asked for.
+        NumericalError: loss or gradient is not finite again and again.
+        DataError: an image cannot be read any more.
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
@@ -64,7 +71,7 @@ def run_training(
         margin=min(model.geometry.margins.values()),
         foreground=plan.foreground_share,
     )
-    loss = cross_entropy_dice if plan.loss.endswith("dice") else cross_entropy
+    loss = LOSSES[plan.loss].function
     affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.median)
     watch = _Watch(prepared, _spread(split.val_pairs, min(WATCHED, max(2, affordable))), device, loss)
 
@@ -82,7 +89,7 @@ def run_training(
         event=event,
         stopped=stopped,
     )
-    return fit(plan, model, loss, run, hooks, device)
+    return fit(plan, model, loss, run, hooks, device, spent=spent)
 
 
 class _Watch:
@@ -110,20 +117,19 @@ class _Watch:
         return (time.perf_counter() - began) * (VALIDATIONS * len(self._pairs) + 2 * total)
 
     def _one(self, predictor: Predictor, pair: Pair) -> tuple[float | None, float]:
-        task = self._prepared.task
-        mask = read_mask(pair)
-        losses: list[tuple[float, int]] = []
-        target = task.target(mask)
+        """Score and loss of one image; the loss is that of the training, over the image as a whole."""
+        task, mask = self._prepared.task, read_mask(pair)
+        probabilities = np.empty((task.outputs, *mask.shape), np.float32)
 
-        def add_loss(region: tuple[slice, ...], probabilities: NDArray[np.float32]) -> None:
-            logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12)))[None]
-            part = torch.from_numpy(target[region].astype(np.int64))[None]
-            losses.append((supervised(self._loss, (logits,), part, None).item(), part.numel()))
+        def keep(region: tuple[slice, ...], values: NDArray[np.float32]) -> None:
+            probabilities[:, *region] = values
 
         with open_image(pair.image.path) as image:
-            found = predictor.predict_page(image, pair.image.page or 0, on_probabilities=add_loss)
-        pixels = sum(size for _, size in losses)
-        return task.score(task.decode(found.labels), mask), sum(loss * size for loss, size in losses) / pixels
+            found = predictor.predict_page(image, pair.image.page or 0, on_probabilities=keep)
+        logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12)))[None]
+        target = torch.from_numpy(task.target(mask).astype(np.int64))[None]
+        weights = torch.from_numpy(task.weights(mask))[None] if self._prepared.plan.weighted else None
+        return task.score(task.decode(found.labels), mask), self._loss(logits, target, weights).item()
 
 
 def predictor_of(prepared: Prepared, model: SkipGraph, device: torch.device) -> Predictor:

@@ -1,0 +1,276 @@
+"""The rules of a plan: what the data decide, what the user decides, and that every network takes the result."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys import one_thread
+
+from skipway.data.fingerprint import Fingerprint
+from skipway.data.labels import LabelMap
+from skipway.errors import CheckpointError, UsageError
+from skipway.losses import cross_entropy_dice, supervised
+from skipway.models import BUILDERS, build
+from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, Request, make_plan
+from skipway.synthetic import draw_cells
+
+OBJECTS = LabelMap("objects", (0, 1), ("background", "object"), ids=True)
+CLASSES = LabelMap("classes", (0, 1, 2), ("background", "a", "b"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    before = torch.get_num_threads()
+    one_thread()
+    yield
+    torch.set_num_threads(before)
+
+
+def looks(**change):
+    size = {"smallest": (512, 512), "median": (512, 512), "largest": (512, 512)}
+    values = {
+        "channels": 1,
+        "dtype": "uint8",
+        "class_shares": (0.8, 0.2),
+        "low": 0.0,
+        "high": 255.0,
+        "mean": 90.0,
+    }
+    objects = {"objects": 300, "diameter": 24.0, "touching": 0.5}
+    return Fingerprint(**{"n": 10, **size, **values, **objects, **change})
+
+
+def sized(side, **change):
+    side = side if isinstance(side, tuple) else (side, side)
+    return looks(smallest=side, median=side, largest=side, **change)
+
+
+def planned(request=None, data=None, labels=OBJECTS, *, on_cpu=True, fast_bf16=False):
+    return make_plan(request or Request(), data or looks(), labels, on_cpu=on_cpu, fast_bf16=fast_bf16)
+
+
+def geometry(plan):
+    with torch.device("meta"):
+        return build(plan.model, **plan.config).geometry
+
+
+def test_defaults():
+    plan = planned()
+    assert (plan.model, plan.loss, plan.optimiser) == ("unet", "weighted-ce-dice", "adamw")
+    assert plan.config == {
+        "in_channels": 1,
+        "classes": 2,
+        "width": 16,
+        "depth": 5,
+        "norm": "batch",
+        "dropout": 0.0,
+    }
+    assert (plan.patch, plan.batch) == ((256, 256), 4)
+    assert (plan.steps, plan.seconds, plan.warmup) == (DEFAULT_STEPS, None, WARMUP)
+    assert (plan.learning_rate, plan.weight_decay, plan.precision) == (2e-3, 1e-2, "fp32")
+    assert plan.class_weights == (1.0, 1.0)
+    assert plan.weighted
+    assert plan.min_area == int(0.05 * np.pi / 4 * 24**2) == 22
+
+
+def test_a_gpu_gets_a_wider_net_and_larger_batches():
+    plan = planned(on_cpu=False, fast_bf16=True)
+    assert (plan.config["width"], plan.batch, plan.precision) == (64, 16, "bf16")
+
+
+def test_classes_have_no_border_weights_and_no_smallest_object():
+    plan = planned(data=looks(class_shares=(0.5, 0.3, 0.2), channels=3), labels=CLASSES)
+    assert (plan.loss, plan.weighted, plan.min_area) == ("ce-dice", False, 0)
+    assert (plan.config["classes"], plan.config["in_channels"]) == (3, 3)
+    assert plan.class_weights == (1.0, 1.0, 1.0)
+
+
+def test_the_preset_of_2015():
+    plan = planned(Request(preset="2015"))
+    assert (plan.model, plan.optimiser, plan.momentum) == ("unet_2015", "sgd", 0.99)
+    assert (plan.loss, plan.weighted, plan.batch) == ("weighted-ce", True, 1)
+    assert (plan.config["width"], plan.config["depth"]) == (64, 5)
+    # 512 + 2 · 92 = 696 would be the whole image with its margin; the one large tile is 572 → 388.
+    assert plan.patch == (572, 572)
+    assert geometry(plan).output_size(plan.patch) == (388, 388)
+    assert plan.class_weights == pytest.approx((1 / (2 * 0.8), 1 / (2 * 0.2)))
+    assert plan.foreground_share == 0.0
+    assert plan.weight_decay == 0.0
+
+
+def test_the_2015_tile_of_a_small_image_is_the_image_with_its_margin():
+    plan = planned(Request(preset="2015"), sized((120, 200)))
+    # 120 + 184 = 304 and 200 + 184 = 384, up to the next sides ≡ 12 (mod 16).
+    assert plan.patch == (316, 396)
+
+
+def test_balanced_weights_make_classes_count_alike():
+    shares = (0.7, 0.25, 0.05)
+    plan = planned(Request(loss="weighted-ce"), looks(class_shares=shares), CLASSES)
+    assert np.multiply(plan.class_weights, shares) == pytest.approx([1 / 3] * 3)
+
+
+NAMED = {
+    "model": ("unet_plus_plus", lambda p: p.model),
+    "width": (8, lambda p: p.config["width"]),
+    "depth": (3, lambda p: p.config["depth"]),
+    "loss": ("ce", lambda p: p.loss),
+    "optimiser": ("sgd", lambda p: p.optimiser),
+    "learning_rate": (0.03, lambda p: p.learning_rate),
+    "batch": (7, lambda p: p.batch),
+    "patch": (64, lambda p: p.patch[0]),
+    "steps": (123, lambda p: p.steps),
+    "seconds": (77.0, lambda p: p.seconds),
+    "seed": (5, lambda p: p.seed),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("preset", ["default", "2015"])
+def test_what_the_user_names_wins(name, preset):
+    value, of = NAMED[name]
+    if name == "optimiser" and preset == "2015":
+        value = "adamw"
+    before, after = planned(Request(preset=preset)), planned(Request(preset=preset, **{name: value}))
+    assert of(before) != value
+    if name == "patch" and preset == "2015":
+        value = 188  # 64 is no legal input; the smallest is 188 → 4
+    assert of(after) == value
+
+
+def test_time_leaves_the_steps_open():
+    plan = planned(Request(seconds=60.0))
+    assert (plan.steps, plan.seconds, plan.warmup) == (None, 60.0, WARMUP)
+
+
+def test_short_trainings_warm_up_for_a_tenth():
+    assert [planned(Request(steps=n)).warmup for n in (1, 50, 399, 5000)] == [1, 5, 39, WARMUP]
+
+
+@pytest.mark.parametrize("preset", ["default", "2015"])
+@pytest.mark.parametrize("model", [None, *BUILDERS])
+@pytest.mark.parametrize("side", [1, 20, 97, (33, 700), 2000])
+def test_the_patch_is_legal_and_no_larger_than_needed(preset, model, side):
+    plan = planned(Request(preset=preset, model=model, width=2, depth=3), sized(side))
+    shape = geometry(plan)
+    assert shape.legal(plan.patch)
+    assert min(shape.output_size(plan.patch)) >= 1
+    limit = 572 if preset == "2015" else 256
+    need = [min(image + 2 * m, limit) for image, m in zip(sized(side).median, shape.margin, strict=True)]
+    least = [2 * m + s for m, s in zip(shape.margin, shape.stride, strict=True)]
+    for have, want, low, step in zip(plan.patch, need, least, shape.stride, strict=True):
+        assert max(want, low) <= have < max(want, low) + 2 * step
+
+
+def test_batches_hold_about_as_many_pixels_whatever_the_patch():
+    found = {side: planned(data=sized(side)).batch for side in (2000, 256, 128, 64, 8)}
+    assert found == {2000: 4, 256: 4, 128: 16, 64: 32, 8: 32}
+    assert planned(Request(patch=512)).batch == 2
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(), Request(preset="2015", seed=3), Request(seconds=90.0, model="unet_3_plus")]
+)
+def test_json_round_trip(request_):
+    plan = planned(request_)
+    back = Plan.from_json(json.loads(json.dumps(plan.to_json(), allow_nan=False)))
+    assert back == plan
+    assert isinstance(back.patch, tuple)
+    assert hash(back.class_weights)
+
+
+def test_a_plan_with_an_unknown_or_missing_key_is_refused():
+    value = planned().to_json()
+    with pytest.raises(CheckpointError, match="epocs") as caught:
+        Plan.from_json({**value, "epocs": 3})
+    assert caught.value.exit_code == 3
+    with pytest.raises(CheckpointError, match="patch"):
+        Plan.from_json({key: item for key, item in value.items() if key != "patch"})
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"steps": 0}, "--steps"),
+        ({"steps": -3}, "--steps"),
+        ({"seconds": 0.0}, "--time"),
+        ({"seconds": float("nan")}, "--time"),
+        ({"seconds": float("inf")}, "--time"),
+        ({"learning_rate": 0.0}, "--lr"),
+        ({"batch": 0}, "--batch"),
+        ({"patch": -1}, "--patch"),
+        ({"width": 0}, "--width"),
+        ({"depth": 1}, "--depth"),
+        ({"depth": 8}, "--depth"),
+        ({"model": "unet2"}, "--model"),
+        ({"loss": "dice"}, "--loss"),
+        ({"optimiser": "adam"}, "--optimiser"),
+        ({"preset": "2016"}, "--preset"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**64}, "--seed"),
+        ({"steps": 5, "seconds": 5.0}, "--time"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(change, flag):
+    with pytest.raises(UsageError) as caught:
+        Request(**change)
+    assert caught.value.exit_code == 2
+    assert flag in str(caught.value)
+
+
+def test_all_problems_of_a_request_come_at_once():
+    with pytest.raises(UsageError) as caught:
+        Request(steps=0, model="unet2", depth=9)
+    assert len(caught.value.problems) == 3
+
+
+def drawn(patch, crop):
+    """One normalised batch of drawn cells with its target, cut to what the network decides."""
+    images, targets = [], []
+    for seed in (0, 1):
+        image, labels = draw_cells(patch, n=6, seed=seed)
+        images.append((image.astype(np.float32) - 200) / 800)
+        targets.append(labels > 0)
+    assert crop == 0 or patch[0] > 2 * crop
+    return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(targets)).long()
+
+
+def overfitted(name, steps):
+    """Losses of `steps` steps of the planned optimiser on one fixed batch."""
+    plan = planned(Request(model=name, width=6, depth=3, patch=48, learning_rate=2e-2))
+    torch.manual_seed(0)
+    model = build(plan.model, **plan.config).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
+    image, target = drawn(plan.patch, model.geometry.margin[0])
+    losses = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        outputs = model(image)
+        assert [tuple(o.shape[:2]) for o in outputs] == [(2, 2)] * len(outputs)
+        loss = supervised(cross_entropy_dice, outputs, target, None)
+        loss.backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_network_trains_as_planned(name):
+    losses = overfitted(name, 6)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_unet_overfits_one_batch():
+    losses = overfitted("unet", 25)
+    assert losses[-1] < 0.35 * losses[0]
+
+
+def test_a_plan_cannot_be_changed():
+    plan = planned()
+    with pytest.raises(AttributeError):
+        plan.batch = 3
+    assert replace(plan, batch=3).batch == 3
