@@ -407,7 +407,10 @@ def test_a_prediction_of_the_ignore_value_is_refused_where_the_truth_is_known(fo
     with pytest.raises(DataError, match=r"values \{255\}"):
         evaluate(*paths, labels=labels)
     clean = folders(a=(np.array([[0, 1, 255]]), np.array([[0, 1, 255]])))
-    assert evaluate(*clean, labels=labels).pixel_error == 0
+    found = evaluate(*clean, labels=labels)
+    assert found.pixel_error == 0
+    assert list(strict(found)["classes"]) == ["0", "1"]
+    assert "objects" not in strict(found)  # 255 lies where nothing is known, so it is no id either
 
 
 def test_the_map_of_a_run_meets_truths_of_the_other_kind(folders):
@@ -529,12 +532,12 @@ def test_arrays_hold_membranes_by_majority_as_files_do(folders):
     assert holds_membranes(iter(masks))
     assert not holds_membranes(masks[:2])
     assert not holds_membranes([])
-    for chosen in (masks, masks[:2]):
+    for chosen in (masks[:2], masks):
         files = evaluate(*folders(**{f"m{k}": (mask, mask) for k, mask in enumerate(chosen)}))
         named = ((f"m{k}", mask, mask) for k, mask in enumerate(chosen))
         arrays = evaluate_arrays(named, BINARY, thin=holds_membranes(chosen))
         assert ("em" in strict(arrays)) == ("em" in strict(files)) == (len(chosen) == 3)
-        assert arrays.images == files.images[: len(chosen)]
+        assert arrays.images == files.images
     three = LabelMap("classes", (0, 7, 255), ("0", "7", "255"))
     assert "em" not in strict(evaluate_arrays([("a", masks[1], masks[1])], three, thin=True))
 

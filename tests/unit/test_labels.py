@@ -80,6 +80,29 @@ def test_255_is_ignored_only_when_declared(refused):
     assert np.array_equal(labels.decode(labels.encode(mask)), mask)
 
 
+@pytest.mark.parametrize(
+    ("values", "ignore", "dtype"),
+    [
+        ((0, 1), -1, np.int8),
+        ((0, 255), -1, np.int16),
+        ((0, 1), 70_000, np.uint32),
+        ((0, 300), -40_000, np.int32),
+        ((0, 2**40), -1, np.int64),
+        ((-5, 3), None, np.int8),
+    ],
+)
+def test_decoded_types_hold_the_ignore_value_too(values, ignore, dtype):
+    labels = LabelMap("classes", values, ("a", "b"), ignore=ignore)
+    mask = np.array([*values, *(() if ignore is None else (ignore,))])
+    decoded = labels.decode(labels.encode(mask))
+    assert decoded.tolist() == mask.tolist()
+    assert decoded.dtype == dtype
+
+
+def test_255_that_is_declared_makes_no_mixture_of_codings():
+    assert infer(scattered((0, 1)), np.array([[0, 255]], np.uint8), ignore=255).values == (0, 1)
+
+
 def test_traces_of_jpeg_and_of_smoothing_are_refused(refused, tmp_path):
     from PIL import Image
 
@@ -175,6 +198,32 @@ def test_the_summary_of_a_mask():
     assert values.values == (0, 1, 2, 3)
     assert (values.ids, values.regions, values.touching, values.median_area) == (3, 3, 2, 16.0)
     assert values.share(3) == 4 / 400
+
+
+def test_regions_of_a_summary_are_the_objects_of_the_label_map():
+    mask = np.array([[0, 0, 0, 0], [1, 0, 2, 0], [0, 1, 2, 0], [0, 0, 9, 9]], np.uint8)
+    labels = LabelMap("objects", (0, 1), ("background", "object"), ignore=9)
+    values = summarise(mask, ignore=9)
+    assert (values.ids, values.regions, values.touching) == (2, labels.instances(mask).max(), 2)
+    assert values.values == (0, 1, 2, 9)
+    assert values.median_area == 1.0
+    without = summarise(mask)
+    assert (without.ids, without.regions, without.touching) == (3, 4, 3)
+
+
+def test_the_ignored_value_is_neither_background_nor_object():
+    mask = np.array([[-1, -1, 3], [4, 4, 3]], np.int16)
+    assert (summarise(mask, ignore=-1).ids, summarise(mask, ignore=-1).regions) == (1, 1)  # 3 is background
+    blank = summarise(np.full((3, 3), 255, np.uint8), ignore=255)
+    assert (blank.ids, blank.regions, blank.touching, blank.median_area) == (0, 0, 0, 0.0)
+
+
+def test_an_ignored_value_in_many_pieces_leaves_ids_ids():
+    masks = [discs(4, dtype=np.uint16), discs(5, dtype=np.uint16)]
+    for mask in masks:
+        mask[55::2, ::2] = 999
+    table = {f"m{k}": summarise(mask, 16, ignore=999) for k, mask in enumerate(masks)}
+    assert infer_labels(table, ignore=999).task == "objects"
 
 
 def test_a_damaged_label_map_is_refused():

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skipway.data.layouts import find_images, find_pairs, natural
+from skipway.data.layouts import find_images, find_masks, find_pairs, list_files, natural
 from skipway.data.names import best_rule
 from skipway.errors import DataError, UsageError
 from skipway.images import open_image, open_mask
@@ -255,6 +255,15 @@ def test_stacks_give_one_item_a_page(tmp_path, folders, refused):
     tifffile.imwrite(masks, stack[:1])
     with refused("5 pages, and 1 in its mask", code="B15"):
         find_pairs(*places)
+
+
+def test_of_twin_folders_images_are_predicted_masks_compared_and_all_files_listed(fill):
+    root = fill("images/x.png", "masks/x.tif", "masks/y.tif")
+    assert find_images(root) == (("x", root / "images/x.png"),)
+    assert find_masks(root) == (("x", root / "masks/x.tif"), ("y", root / "masks/y.tif"))
+    assert [name for name, _ in list_files(root)] == ["images/x", "masks/x", "masks/y"]
+    assert find_masks(root / "masks") == list_files(root / "masks") == find_masks(root)
+    assert find_masks(root / "masks/x.tif") == (("x", root / "masks/x.tif"),)
 
 
 def test_images_to_predict(fill, refused):

@@ -173,7 +173,8 @@ def test_open_names_what_is_wrong(tmp_path):
 
 def test_only_one_writer(tmp_path):
     with Run(tmp_path).locked():
-        code = f"from pathlib import Path\nfrom skipway.runs import Run\nwith Run(Path({str(tmp_path)!r})).locked(): pass"
+        run = f"Run(Path({str(tmp_path)!r}))"
+        code = f"from pathlib import Path\nfrom skipway.runs import Run\nwith {run}.locked(): pass"
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another skipway" in second.stderr
     with Run(tmp_path).locked():

@@ -20,7 +20,14 @@ from skipway.plan import Plan
 from skipway.runs import Run, read_tensors
 from skipway.training import loop
 from skipway.training.loop import MAX_SKIPPED, Hooks, Validation, batch_number, fit
-from skipway.training.schedule import MEASURED_STEPS, VALIDATIONS, learning_rate, steps_in, validates
+from skipway.training.schedule import (
+    MEASURED_STEPS,
+    VALIDATIONS,
+    learning_rate,
+    measured,
+    steps_in,
+    validates,
+)
 
 CPU = torch.device("cpu")
 
@@ -271,15 +278,15 @@ def test_a_stop_says_how_to_go_on_and_has_saved(tmp_path):
 def test_a_time_budget_becomes_steps_once(tmp_path, monkeypatch):
     asked = []
 
-    def steps(budget, spent, per_step, reserved):
-        asked.append((budget, reserved))
+    def steps(step, budget, spent, per_step, reserved):
+        asked.append((step, budget, reserved))
         assert 0 < per_step < spent
         return 30
 
     monkeypatch.setattr(loop, "steps_in", steps)
     fake = Fake()
-    train(tmp_path, fake, steps=None, seconds=9.0, warmup=40)
-    assert asked == [(9.0, 0.5)]
+    train(tmp_path, fake, steps=None, seconds=900.0, warmup=40)
+    assert asked == [(MEASURED_STEPS, 900.0, 0.5)]
     assert fake.steps == list(range(1, 31))
     (planned,) = fake.told("planned")
     assert (planned["total"], planned["reserved"]) == (30, 0.5)
@@ -294,7 +301,7 @@ def test_a_time_budget_is_kept(tmp_path):
     fake, began = Fake(), perf_counter()
     train(tmp_path, fake, steps=None, seconds=2.0, warmup=40)
     spent = perf_counter() - began
-    assert fake.steps[-1] == fake.told("planned")[0]["total"] > MEASURED_STEPS
+    assert fake.steps[-1] == fake.told("planned")[0]["total"] > 3
     assert spent < 6  # the reserve of half a second is not used here; saving and a busy machine cost some
 
 
@@ -361,9 +368,18 @@ def test_learning_rate_is_never_negative_nor_above_its_highest(warmup, total):
 
 
 def test_steps_in_counts_what_is_left_from_the_first_step():
-    assert steps_in(100.0, 20.0, 0.5, 30.0) == MEASURED_STEPS + 100
-    assert steps_in(100.0, 20.0, 0.3, 30.2) == MEASURED_STEPS + 166
-    assert steps_in(1.0, 20.0, 0.5, 30.0) == MEASURED_STEPS + 1  # the time is over: one more step, and an end
+    assert steps_in(20, 100.0, 20.0, 0.5, 30.0) == 20 + 100
+    assert steps_in(3, 100.0, 20.0, 0.3, 30.2) == 3 + 166
+    assert steps_in(20, 1.0, 20.0, 0.5, 30.0) == 21  # the time is over: one more step, and an end
+
+
+def test_steps_are_measured_long_enough_and_no_longer():
+    assert [measured(step, 1.0, 100.0) for step in (3, MEASURED_STEPS - 1, MEASURED_STEPS)] == [
+        False,
+        False,
+        True,
+    ]
+    assert [measured(step, 10.5, 100.0) for step in (2, 3)] == [False, True]  # slow steps: three tell
 
 
 @given(st.integers(1, 5000))

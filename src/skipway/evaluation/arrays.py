@@ -6,7 +6,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
-from skipway.evaluation.rules import Scheme, conventions, holds_membranes
+from skipway.evaluation.conventions import conventions
+from skipway.evaluation.rules import Scheme, holds_membranes
 from skipway.evaluation.run import score_masks
 from skipway.metrics.summary import Evaluation
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
 from skipway.errors import DataError, Problem
+from skipway.evaluation.conventions import conventions
 from skipway.evaluation.pages import Page, pair_pages
-from skipway.evaluation.rules import Scheme, conventions, scheme_for, surprises, survey_pages
+from skipway.evaluation.rules import Scheme, scheme_for, surprises, survey_pages
 from skipway.images import open_mask, shown
 from skipway.metrics.membranes import EM_THRESHOLDS, MembraneScores, membrane_scores
 from skipway.metrics.objects import object_scores

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.labels import LabelMap
 from skipway.data.layouts import find_images
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
 from skipway.images import ImageFile, open_image, open_probabilities, output_name, shown, write_labels
@@ -42,6 +43,10 @@ class FileOptions:
     tile: int | None = None
     overwrite: bool = False
     outputs: Outputs = "last"
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def predict_files(
     """
     jobs = _jobs(images, output, options)
     _make_folders(jobs)
-    write_json(output / LABELS, predictor.task.labels.to_json())
+    write_json(output / LABELS, _meaning(predictor.task.labels, options).to_json())
     written: list[Path] = []
     failed: list[SkipwayError] = []
     worst: Certificate | None = None
@@ -139,6 +144,13 @@ def predict_files(
         {"event": "finished", "written": len(written), "failed": len(failed), "certificate": str(worst or "")}
     )
     return summary
+
+
+def _meaning(labels: LabelMap, options: FileOptions) -> LabelMap:
+    """What the values of the masks that are written mean."""
+    if not options.objects or labels.task == "objects":
+        return labels
+    return LabelMap("objects", (labels.values[0], 1), ("background", "object"), ignore=labels.ignore)
 
 
 def _naming(error: SkipwayError, source: Path) -> SkipwayError:
