@@ -208,3 +208,11 @@ def test_the_label_map_names_the_task(labels, kind):
     task = make_task(labels, (1.0,) * len(labels.values), 5)
     assert isinstance(task, kind)
     assert (task.labels, task.min_area) == (labels, 5)
+
+
+def test_closed_gaps_leave_every_object_in_one_piece():
+    _, ids = draw_cells(256, density=0.4, touching=0.9, seed=4)
+    task = Objects(LabelMap("objects", (0, 1), ("background", "object"), ids=True), (1.0, 1.0), 0)
+    decoded = task.decode((task.target(ids) == 1).astype(np.uint8))
+    for number in range(1, decoded.max() + 1):
+        assert ndimage.label(decoded == number)[1] == 1

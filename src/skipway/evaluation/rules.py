@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap, infer_labels
-from skipway.data.values import MaskValues, summarise
+from skipway.data.values import MaskValues, regions, summarise
 from skipway.errors import DataError, Problem, UsageError
 from skipway.evaluation.pages import Page, values_of
 from skipway.images import shown
@@ -219,7 +219,8 @@ def survey_pages(pages: Sequence[Page], labels: LabelMap | None) -> Survey:
     if labels is None and not truth_ids and _is_unknown(truth):
         ignore = UNKNOWN
     candidates = truth_ids or _may_number_objects(truth.keys() - {ignore}, prediction, labels)
-    prediction_ids = candidates and len(prediction) > 2 and _predictions_are_ids(pages)
+    declared = labels is not None and labels.task == "objects"
+    prediction_ids = candidates and len(prediction) > 2 and (declared or _predictions_are_ids(pages))
     thin = not (truth_ids or prediction_ids) and len(truth) == 2 and 2 * networks > len(pages)
     return Survey(truth, prediction, truth_ids, prediction_ids, thin, ignore)
 
@@ -249,9 +250,16 @@ def _may_number_objects(truth: Collection[int], prediction: Collection[int], lab
 
 
 def _predictions_are_ids(pages: Sequence[Page]) -> bool:
-    """Whether most values of the predictions lie in one piece each; class values lie in many."""
-    found = [summarise(page.read()[1]) for page in pages]
-    return sum(one.regions for one in found) <= 1.5 * sum(one.ids for one in found)
+    """Whether most values of the predictions lie in one piece each; class values lie in many.
+
+    Pieces that share a corner count as one: a program that fills gaps between objects leaves such pixels.
+    """
+    pieces = ids = 0
+    for page in pages:
+        mask = page.read()[1]
+        pieces += int(regions(mask).max(initial=0))
+        ids += len(set(values_of(mask).tolist()) - {0})
+    return pieces <= 1.5 * ids
 
 
 def is_thin_network(mask: NDArray[Any]) -> bool:

@@ -65,8 +65,8 @@ class Objects:
 def to_objects(foreground: NDArray[np.bool_], min_area: int = 0, *, close: bool = False) -> NDArray[np.int32]:
     """Connected components (pixels that share an edge), small ones dropped, gaps between neighbours closed.
 
-    To close: a background pixel goes to its nearest object when two different objects lie next to it. Those
-    pixels are the border that the target drew between touching objects.
+    To close: a background pixel goes to an object that it shares an edge with when two different objects lie
+    around it. Those pixels are the border that the target drew between touching objects.
 
     Args:
         foreground: (*S).
@@ -90,7 +90,8 @@ def to_objects(foreground: NDArray[np.bool_], min_area: int = 0, *, close: bool 
         ids = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[ids]
     gap = (ids == 0) & _between(ids) if close else np.zeros(0, bool)
     if gap.any():
-        nearest = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+        distance, nearest = ndimage.distance_transform_edt(ids == 0, return_indices=True)
+        gap &= distance <= 1  # a pixel that only shares a corner with an object would be a piece of its own
         ids[gap] = ids[tuple(axis[gap] for axis in nearest)]
     return ids
 
