@@ -21,7 +21,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +55,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         EnvironmentFault: the disk is full or the folder cannot be written; the old file stands.
     """
-    name = ""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}.{os.getpid()}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        # Not by tempfile, whose files only their owner may read: a run folder is there to be shared.
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise EnvironmentFault(
@@ -74,8 +73,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             )
         ) from error
     finally:
-        if name:
-            Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -193,3 +193,11 @@ def test_facts_are_json(tmp_path):
     path = tmp_path / "x.safetensors"
     write_tensors(path, {}, {"nested": {"a": [1, 2.5, None, "ü"]}})
     assert json.loads(json.dumps(read_tensors(path)[1])) == {"nested": {"a": [1, 2.5, None, "ü"]}}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
+def test_written_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    write_json(tmp_path / "a.json", {})
+    plain = tmp_path / "b"
+    plain.write_bytes(b"")
+    assert (tmp_path / "a.json").stat().st_mode == plain.stat().st_mode
