@@ -1,33 +1,30 @@
 """Everything the command line can do, as Python calls."""
 
-import datetime
 import math
-import platform
 import re
 import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skipway import __version__
 from skipway.devices import resolve_device
-from skipway.errors import Problem, UsageError
+from skipway.errors import Interrupted, Problem, UsageError
 from skipway.models import build
 from skipway.plan import Request
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
 from skipway.report.validation import validate_run
-from skipway.runs import FORMAT, MARK, Run
+from skipway.runs import Run
 from skipway.tasks import TASKS
+from skipway.training.claim import asked_for, claim, command_of, require_outside, stored, versions
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import run_training
 
@@ -187,19 +184,19 @@ def train_run(
     where = resolve_device(device)
     if task is not None and task not in TASKS:
         raise UsageError(Problem(f"found {task!r}", "--task", "classes or objects"))
-    asked = _asked(
+    asked = asked_for(
         {"images": images, "masks": masks, "val": val}, request, task=task, suffix=suffix, ignore=ignore
     )
-    _outside(output, images, masks)
-    run = _claim(output, asked)
+    require_outside(output, images, masks)
+    run = claim(output, asked)
     checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
     prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
     run = run if run.exists else Run.create(output)
     with run.locked():
-        _claim(output, asked)  # again: somebody may have been here since
+        claim(output, asked)  # again: somebody may have been here since
         run.sweep()
         fresh = prepared.split.warnings
-        prepared, changed = _stored(run, prepared, asked, where)
+        prepared, changed = stored(run, prepared, asked, where)
         lines = described(checked, prepared, _parameters(prepared), where)
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
@@ -209,7 +206,7 @@ def train_run(
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
-            facts = {**lines, "command": _command(run)}
+            facts = {**lines, "command": command_of(run)}
             validate_run(run, prepared, load(output, device=str(where)), facts, warnings, versions(), event)
             run.write("run", {**run.read("run"), "finished": True})
         else:
@@ -244,100 +241,6 @@ def seconds(text: str | float) -> float:
     return total
 
 
-def _asked(paths: Mapping[str, Path | None], request: Request, **others: Any) -> dict[str, Any]:
-    """What makes two commands the same command, as it is stored."""
-    resolved = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
-    return {**resolved, **others, **asdict(request)}
-
-
-def _claim(output: Path, asked: Mapping[str, Any]) -> Run:
-    """The run of this very command, or a folder that is free for it; nothing is written.
-
-    Raises:
-        UsageError: the folder holds another run; the message names what differs.
-    """
-    run = Run(output)
-    if not run.exists:
-        run.require_free()
-        return run
-    before = Run.open(output).read("run")["asked"]
-    differs = [name for name in asked if before.get(name) != asked[name]]
-    if differs:
-        shown = ", ".join(f"{name} {before.get(name)} (now {asked[name]})" for name in differs[:3])
-        raise UsageError(
-            Problem(
-                f"the folder holds another run: {shown}",
-                str(output),
-                "the same command, to go on with it",
-                "give another folder with -o",
-            )
-        )
-    return run
-
-
-def _outside(output: Path, *data: Path | None) -> None:
-    """Refuse a run folder among the images: the next start would take its files for data."""
-    for folder in data:
-        if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                Problem(
-                    "the run folder lies inside the data", str(output), fix="give a folder beside it with -o"
-                )
-            )
-
-
-def _stored(
-    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
-) -> tuple[Prepared, tuple[str, ...]]:
-    """Write a new run's parts; of a run that stands, its own, if the data are still the same.
-
-    Returns:
-        The parts, and warnings about what differs from the machine that the run was started on.
-    """
-    here = {**versions(), "device": str(device)}
-    if (run.path / "versions.json").is_file():  # the last part written: all are there
-        before = Prepared.read(run)
-        then, now = (
-            {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)
-        )
-        if then != now:
-            names = sorted({name for name, _ in then ^ now})
-            raise UsageError(
-                Problem(
-                    f"{len(names)} images or masks differ from those the run was started with, the first {names[0]}",
-                    str(run.path),
-                    "the same images, to go on with it",
-                    "give another folder with -o",
-                )
-            )
-        there = run.read("versions")
-        changed_here = [
-            f"{name} {there.get(name)} (now {here[name]})" for name in here if there.get(name) != here[name]
-        ]
-        said = f"not the machine the run was started on, so not the same bits: {', '.join(changed_here)}"
-        return before, (said,) if changed_here else ()
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    run.write(
-        MARK.removesuffix(".json"),
-        {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
-    )
-    prepared.write(run)
-    run.write("versions", here)
-    return prepared, ()
-
-
-def versions() -> dict[str, str]:
-    """What the result depends on besides the data and the plan."""
-    return {
-        "skipway": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "threads": str(torch.get_num_threads()),
-    }
-
-
 def _parameters(prepared: Prepared) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in build(prepared.plan.model, **prepared.plan.config).parameters())
@@ -351,7 +254,9 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(
+                Problem("stopped at once; the last save stands", fix="type the same command to go on")
+            )
         asked = True
 
     try:
@@ -363,16 +268,3 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _command(run: Run) -> str:
-    """What to type to repeat the run."""
-    asked = run.read("run")["asked"]
-    flags = {"seconds": "--time", "learning_rate": "--lr"}
-    masks = [asked["masks"]] if asked["masks"] else []
-    words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
-    defaults = asdict(Request())
-    for name, value in asked.items():
-        if name not in ("images", "masks") and value is not None and value != defaults.get(name):
-            words += [flags.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
-    return shlex.join(words)

@@ -1,0 +1,129 @@
+"""Which run a command means: a new one, or the one that the same command started."""
+
+import datetime
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skipway import __version__
+from skipway.errors import CheckpointError, Problem, UsageError
+from skipway.plan import Request
+from skipway.runs import FORMAT, MARK, Run
+from skipway.training.prepare import Prepared
+
+
+def asked_for(paths: Mapping[str, Path | None], request: Request, **others: Any) -> dict[str, Any]:
+    """What makes two commands the same command, as it is stored."""
+    resolved = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
+    return {**resolved, **others, **asdict(request)}
+
+
+def claim(output: Path, asked: Mapping[str, Any]) -> Run:
+    """The run of this very command, or a folder that is free for it; nothing is written.
+
+    Raises:
+        UsageError: the folder holds another run; the message names what differs.
+    """
+    run = Run(output)
+    if not run.exists:
+        run.require_free()
+        return run
+    before = Run.open(output).read("run").get("asked")
+    if not isinstance(before, dict):
+        raise CheckpointError(
+            Problem("does not say how it was started", str(output / MARK), fix="train into a new folder")
+        )
+    differs = [name for name in asked if before.get(name) != asked[name]]
+    if differs:
+        shown = ", ".join(f"{name} {before.get(name)} (now {asked[name]})" for name in differs[:3])
+        raise UsageError(
+            Problem(
+                f"the folder holds another run: {shown}",
+                str(output),
+                "the same command, to go on with it",
+                "give another folder with -o",
+            )
+        )
+    return run
+
+
+def require_outside(output: Path, *data: Path | None) -> None:
+    """Refuse a run folder among the images: the next start would take its files for data."""
+    for folder in data:
+        if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                Problem(
+                    "the run folder lies inside the data", str(output), fix="give a folder beside it with -o"
+                )
+            )
+
+
+def stored(
+    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
+) -> tuple[Prepared, tuple[str, ...]]:
+    """Write a new run's parts; of a run that stands, its own, if the data are still the same.
+
+    Returns:
+        The parts, and warnings about what differs from the machine that the run was started on.
+    """
+    here = {**versions(), "device": str(device)}
+    if (run.path / "versions.json").is_file():  # the last part written: all are there
+        before = Prepared.read(run)
+        then, now = (
+            {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)
+        )
+        if then != now:
+            names = sorted({name for name, _ in then ^ now})
+            raise UsageError(
+                Problem(
+                    f"{len(names)} images or masks differ from those the run was started with, the first {names[0]}",
+                    str(run.path),
+                    "the same images, to go on with it",
+                    "give another folder with -o",
+                )
+            )
+        there = run.read("versions")
+        changed_here = [
+            f"{name} {there.get(name)} (now {here[name]})" for name in here if there.get(name) != here[name]
+        ]
+        said = f"not the machine the run was started on, so not the same bits: {', '.join(changed_here)}"
+        return before, (said,) if changed_here else ()
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    run.write(
+        MARK.removesuffix(".json"),
+        {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
+    )
+    prepared.write(run)
+    run.write("versions", here)
+    return prepared, ()
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on besides the data and the plan."""
+    return {
+        "skipway": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def command_of(run: Run) -> str:
+    """What to type to repeat the run."""
+    asked = run.read("run")["asked"]
+    flags = {"seconds": "--time", "learning_rate": "--lr"}
+    masks = [asked["masks"]] if asked["masks"] else []
+    words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
+    defaults = asdict(Request())
+    for name, value in asked.items():
+        if name not in ("images", "masks") and value is not None and value != defaults.get(name):
+            words += [flags.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
+    return shlex.join(words)
