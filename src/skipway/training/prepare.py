@@ -109,6 +109,7 @@ def described(
     length = (
         f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
+    bits = "changes no bit" if device.type == "cpu" else "may change the last bits"
     small = f"; objects under {plan.min_area} px are not written" if plan.min_area > 1 else ""
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
@@ -124,5 +125,5 @@ def described(
         "loss": f"{plan.loss}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         "length": f"{length} [--steps, --time]",
-        "device": f"{device}, {torch.get_num_threads()} threads; a stop and start changes no bit",
+        "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
     }
