@@ -30,6 +30,9 @@ from skipway.training.session import run_training
 
 Event = Callable[[Mapping[str, Any]], None]
 
+TWICE = 2.0
+"""Seconds within which a second Ctrl-C counts as the first."""
+
 __all__ = [
     "FileOptions",
     "Predictor",
@@ -72,6 +75,19 @@ class Trained:
         return load(self.run.path, device=self.device).predict(array)
 
     @property
+    def _remarks(self) -> tuple[str, ...]:
+        """What a figure alone would hide."""
+        lines = []
+        if em := self.evaluation.get("em"):
+            v_rand, v_info = (
+                "n/a" if em[name] is None else f"{em[name]:.3f}" for name in ("v_rand", "v_info")
+            )
+            lines.append(f"{'membranes':<10} V_rand {v_rand}, V_info {v_info}, thinned")
+        if self.score is not None and self.baseline is not None and self.score <= self.baseline:
+            lines.append(f"{'warning':<10} this does not beat the baseline: give it more --time or --steps")
+        return tuple(lines)
+
+    @property
     def summary(self) -> str:
         """The last lines that `skipway train` prints."""
         score, baseline = (
@@ -81,6 +97,7 @@ class Trained:
             (
                 f"{'score':<10} {score}, {self.score_name}, mean of {self.scored} validation images",
                 f"{'baseline':<10} {baseline}, {self.baseline_name} on the same images",
+                *self._remarks,
                 f"{'report':<10} {self.run.path / 'report.html'}",
                 f"{'next':<10} skipway predict {shlex.quote(str(self.run.path))} NEW_IMAGES -o OUT",
             )
@@ -248,16 +265,21 @@ def _parameters(prepared: Prepared) -> int:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand, the second Ctrl-C stops at once."""
+    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand, a later Ctrl-C stops at once.
+
+    Launchers such as `uv run` pass a Ctrl-C on that the terminal has sent here already: within two seconds it is one.
+    """
     asked = False
+    first = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
+        nonlocal asked, first
+        if asked and number == signal.SIGINT and time.monotonic() - first > TWICE:
             raise Interrupted(
                 Problem("stopped at once; the last save stands", fix="type the same command to go on")
             )
-        asked = True
+        if not asked:
+            asked, first = True, time.monotonic()
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

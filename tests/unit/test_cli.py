@@ -382,3 +382,26 @@ def test_class_masks_come_back_in_the_users_values(tmp_path):
     )
     assert code == 0, err
     assert "ap50" in json.loads(out)["objects"]
+
+
+def test_images_given_as_masks_are_refused_whatever_the_task(tmp_path):
+    data = draw(tmp_path / "d", size=96)
+    for words in ([], ["--task", "objects"]):
+        code, _, err = skipway("train", data / "masks", data / "images", "-o", tmp_path / "run", *words)
+        assert code == 3
+        assert "exchange the two folders" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_does_not_beat_the_baseline_says_so(tmp_path):
+    run, low, high = api.Run(tmp_path), 0.3, 0.7
+    facts = {
+        "evaluation": {"n": 2, "em": {"v_rand": 0.5, "v_info": None}},
+        "scored": 2,
+        "baseline_name": "Otsu",
+    }
+    worse = api.Trained(run=run, score=low, baseline=high, score_name="Dice", device="cpu", **facts).summary
+    better = api.Trained(run=run, score=high, baseline=low, score_name="Dice", device="cpu", **facts).summary
+    assert "does not beat the baseline" in worse
+    assert "does not beat" not in better
+    assert "V_rand 0.500, V_info n/a" in better

@@ -78,7 +78,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
     time: Annotated[
-        str | None, typer.Option(help="Wall-clock budget instead, such as 90s, 20m or 2h.")
+        str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = None,

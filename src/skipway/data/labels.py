@@ -188,6 +188,16 @@ def infer_labels(
     if task is None:
         task = "objects" if _looks_like_objects(list(masks.values()), background, ignore) else "classes"
     if task == "objects":
+        if len(found) > MAX_CLASSES and not _one_region_a_value(list(masks.values())):
+            raise DataError(
+                Problem(
+                    f"{len(found)} different values, and most of them in many places",
+                    next(iter(masks)),
+                    "object numbers, each in one place, or a mask of few values",
+                    "exchange the two folders if these are the images",
+                    "E27",
+                )
+            )
         inside = found[1] if len(found) == 2 else 1
         several = len(found) > 2 and _one_region_a_value(list(masks.values()))
         names = ("background", "object")
@@ -202,7 +212,7 @@ def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int 
             Problem(
                 f"{len(found)} different values in the masks",
                 expected=f"at most {MAX_CLASSES} classes",
-                fix="these look like object ids: use --task objects",
+                fix="--task objects if they number objects; exchange the two folders if these are the images",
                 code="E27",
             )
         )

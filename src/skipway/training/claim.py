@@ -17,6 +17,13 @@ from skipway.plan import Request
 from skipway.runs import FORMAT, MARK, Run
 from skipway.training.prepare import Prepared
 
+FLAGS = {"seconds": "--time", "learning_rate": "--lr"}
+"""Options whose name differs from the field that holds them."""
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
 
 def asked_for(paths: Mapping[str, Path | None], request: Request, **others: Any) -> dict[str, Any]:
     """What makes two commands the same command, as it is stored."""
@@ -41,7 +48,10 @@ def claim(output: Path, asked: Mapping[str, Any]) -> Run:
         )
     differs = [name for name in asked if before.get(name) != asked[name]]
     if differs:
-        shown = ", ".join(f"{name} {before.get(name)} (now {asked[name]})" for name in differs[:3])
+        shown = ", ".join(
+            f"{FLAGS.get(name, name)} {_said(before.get(name))} (now {_said(asked[name])})"
+            for name in differs[:3]
+        )
         raise UsageError(
             Problem(
                 f"the folder holds another run: {shown}",
@@ -119,11 +129,10 @@ def versions() -> dict[str, str]:
 def command_of(run: Run) -> str:
     """What to type to repeat the run."""
     asked = run.read("run")["asked"]
-    flags = {"seconds": "--time", "learning_rate": "--lr"}
     masks = [asked["masks"]] if asked["masks"] else []
     words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
     defaults = asdict(Request())
     for name, value in asked.items():
         if name not in ("images", "masks") and value is not None and value != defaults.get(name):
-            words += [flags.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
+            words += [FLAGS.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
     return shlex.join(words)

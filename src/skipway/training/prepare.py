@@ -110,12 +110,15 @@ def described(
         f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
     bits = "changes no bit" if device.type == "cpu" else "may change the last bits"
-    small = f"; objects under {plan.min_area} px are not written" if plan.min_area > 1 else ""
+    small = (
+        f"; objects of less than {plan.min_area} pixels in area are not written" if plan.min_area > 1 else ""
+    )
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
     )
     return {
-        "data": f"{len(checked.records)} pairs: {checked.pairs.rule}",
+        "data": f"{len(checked.records)} pairs of {checked.pairs.images_root} and {checked.pairs.masks_root}: "
+        f"{checked.pairs.rule}",
         "images": f"{kinds}, {sizes} pixels",
         "labels": f"{prepared.labels} [--task]",
         "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
