@@ -89,13 +89,14 @@ def fit(
         Interrupted: a stop was asked for; state and weights are saved.
         NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
     """
+    began = time.perf_counter()
     model = _placed(model, plan, device)
     average = start_average(model)
     parts = Parts(model, average, _optimiser(plan, model))
     path = run.path / STATE
     progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
     run.append_metrics(COLUMNS, [], keep_to=progress.step)
-    clock = _Clock(progress.seconds + spent)
+    clock = _Clock(progress.seconds + spent + time.perf_counter() - began)
     training = _Training(plan, parts, average, loss, run, hooks, device, progress, clock)
     if not path.is_file():
         training.save()

@@ -28,6 +28,9 @@ from skipway.training.schedule import VALIDATIONS
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
 
+READ_AHEAD = 0.1
+"""Largest share of a time budget spent on decoding the training images before the first step."""
+
 NEVER = 2**62
 """Number of batches that prefetching may go on for: until the loop leaves."""
 
@@ -89,7 +92,23 @@ def run_training(
         event=event,
         stopped=stopped,
     )
+    if plan.seconds is not None:
+        spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
     return fit(plan, model, loss, run, hooks, device, spent=spent)
+
+
+def _read_ahead(samples: TrainingSet, limit: float) -> float:
+    """Decode samples for `limit` seconds at most, so that the steps that are measured are like those that follow.
+
+    Returns:
+        Seconds it took.
+    """
+    began = time.perf_counter()
+    for index in range(len(samples)):
+        if time.perf_counter() - began > limit:
+            break
+        _ = samples[index]
+    return time.perf_counter() - began
 
 
 class _Watch:
