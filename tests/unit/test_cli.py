@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from tifffile import imread, imwrite
-from typer.testing import CliRunner
+from toys import draw, skipway
 
 from skipway import api
-from skipway.cli.app import app
-from skipway.errors import SkipwayError
 from skipway.synthetic import draw_cells
 
 SMALL = [
@@ -33,29 +31,9 @@ SMALL = [
 ]
 
 
-def draw(folder, count=6, size=48, first=0):
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        image, labels = draw_cells(size, n=4 + number % 3, seed=first + number)
-        imwrite(folder / "images" / f"c{number}.tif", image)
-        imwrite(folder / "masks" / f"c{number}.tif", labels)
-    return folder
-
-
-def skipway(*words):
-    """Exit code, standard output, standard error of a command in this process."""
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if isinstance(result.exception, SkipwayError):
-        return result.exception.exit_code, result.stdout, result.stderr + "\n".join(result.exception.lines)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("data"))
+    return draw(tmp_path_factory.mktemp("data"), count=6)
 
 
 @pytest.fixture(scope="module")
