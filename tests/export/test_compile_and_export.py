@@ -11,7 +11,10 @@ ROWS = {
     "unet": ("unet", {}),
     "unet bilinear": ("unet", {"up": "bilinear", "depth": 2}),
     "unet nearest": ("unet", {"up": "nearest", "norm": "channel_layer", "depth": 2}),
-    "unet valid sum residual": ("unet", {"padding": "valid", "merge": "sum", "residual": True, "depth": 2}),
+    "unet valid sum residual": (
+        "unet",
+        {"padding": "valid", "merge": "sum", "block": "residual", "depth": 2},
+    ),
     "unet instance": ("unet", {"norm": "instance", "depth": 2}),
     "unet 3-D": ("unet", {"ndim": 3, "pools": [(1, 2, 2)], "depth": 2}),
     "unet_e": ("unet_e", {}),

@@ -128,7 +128,7 @@ def test_receptive_field_holds_on_every_axis(ndim, pools, size, axis):
 CASES = [
     ("unet", {"depth": 5, "ndim": 2}, 256, 16),
     ("unet", {"depth": 3, "ndim": 2, "up": "bilinear"}, 96, 8),
-    ("unet", {"depth": 3, "ndim": 2, "up": "nearest", "norm": "channel_layer", "residual": True}, 96, 8),
+    ("unet", {"depth": 3, "ndim": 2, "up": "nearest", "norm": "channel_layer", "block": "residual"}, 96, 8),
     ("unet", {"depth": 3, "ndim": 2, "merge": "sum"}, 96, 8),
     ("unet", {"depth": 2, "ndim": 3}, 28, 4),
     ("unet_e", {"depth": 3, "ndim": 2}, 96, 8),

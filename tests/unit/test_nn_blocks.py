@@ -29,7 +29,7 @@ def test_channel_layer_norm_does_not_see_the_neighbours():
 
 def test_residual_block_is_relu_of_body_plus_input():
     torch.manual_seed(0)
-    block = conv_block(3, (3, 3), Style(residual=True, norm="none", padding="valid"))
+    block = conv_block(3, (3, 3), Style(block="residual", norm="none", padding="valid"))
     x = torch.randn(1, 3, 8, 8)
     a = nn.functional.conv2d(x, block.body.conv1.weight, block.body.conv1.bias).relu()
     b = nn.functional.conv2d(a, block.body.conv2.weight, block.body.conv2.bias)

@@ -28,7 +28,7 @@ VARIANTS = [
     *[("unet", {"width": 4, "depth": 3, "up": up}) for up in ("transposed", "bilinear", "nearest")],
     *[("unet", {"width": 4, "depth": 3, "norm": n}) for n in ("channel_layer", "instance", "group", "none")],
     ("unet", {"width": 4, "depth": 3, "merge": "sum", "padding": "valid"}),
-    ("unet", {"width": 4, "depth": 3, "residual": True, "padding": "valid"}),
+    ("unet", {"width": 4, "depth": 3, "block": "residual", "padding": "valid"}),
     ("unet", {"width": 4, "depth": 3, "ndim": 3, "pools": [(1, 2, 2), (2, 2, 2)]}),
     ("unet_plus_plus", {"width": 2, "depth": 3, "ndim": 3, "padding": "valid", "supervised": True}),
     ("unet_3_plus", {"width": 2, "depth": 3, "ndim": 3}),

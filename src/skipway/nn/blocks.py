@@ -19,6 +19,7 @@ INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 NORMS = ("batch", "channel_layer", "instance", "group", "none")
 PADDINGS = ("same", "valid")
+BLOCKS = ("plain", "residual")
 GROUPS = 32
 
 
@@ -46,8 +47,8 @@ class Style:
         bias: Whether 3-wide convolutions have a bias; None means exactly when there is no norm, which has its
             own.
         dropout: Rate after each ReLU.
-        residual: Whether a block adds its input (through a 1-wide convolution when widths differ) before its
-            last ReLU.
+        block: `plain`, or `residual`: the block adds its input (through a 1-wide convolution when widths
+            differ) before its last ReLU.
     """
 
     ndim: int = 2
@@ -55,11 +56,12 @@ class Style:
     padding: str = "same"
     bias: bool | None = None
     dropout: float = 0.0
-    residual: bool = False
+    block: str = "plain"
 
     def __post_init__(self) -> None:
         choose("norm", self.norm, NORMS)
         choose("padding", self.padding, PADDINGS)
+        choose("block", self.block, BLOCKS)
         if self.ndim not in (1, 2, 3):
             raise ValueError(f"ndim is the number of spatial axes, 1 to 3, not {self.ndim}")
         if not 0 <= self.dropout < 1:
@@ -117,7 +119,7 @@ def conv_block(width_in: int, widths: Sequence[int], style: Style) -> nn.Module:
     Args:
         width_in: Channels of the input.
         widths: Channels after each convolution; the last is the width of the block.
-        style: Norm, padding, dropout, residual.
+        style: Norm, padding, dropout, kind of block.
 
     Returns:
         Module from (B, width_in, *S) to (B, widths[-1], *S); children are named conv1, norm1, relu1, drop1,
@@ -130,13 +132,13 @@ def conv_block(width_in: int, widths: Sequence[int], style: Style) -> nn.Module:
         layers[f"conv{i}"] = conv(source, width, 3, style, bias=bias)
         if (norm := make_norm(width, style)) is not None:
             layers[f"norm{i}"] = norm
-        if not (style.residual and i == len(widths)):
+        if not (style.block == "residual" and i == len(widths)):
             layers[f"relu{i}"] = nn.ReLU(inplace=True)
         if style.dropout:
             layers[f"drop{i}"] = nn.Dropout(style.dropout)
         source = width
     body = nn.Sequential(layers)
-    return Residual(body, width_in, widths[-1], style) if style.residual else body
+    return Residual(body, width_in, widths[-1], style) if style.block == "residual" else body
 
 
 class Residual(nn.Module):
