@@ -8,7 +8,7 @@ spread (up-sampling). Everything is exact integer and rational arithmetic on one
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, lcm
+from math import ceil, floor, lcm
 
 from skipway.errors import ShapeError
 
@@ -134,6 +134,47 @@ def align(
                 f"{name} cannot read {key}: {2 * max(crop)} pixels to crop cannot be split evenly"
             )
     return {key: tuple(int(c) for c in crop) for key, crop in crops.items()}
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How a map can be computed in bands of rows (of its first axis), each from bands of the maps it reads.
+
+    Attributes:
+        step: Bands start and end on multiples of this, so that up-sampling keeps its phase.
+        halo: Rows that a band computes beyond its own on either side; those outside the map are left away.
+        scales: Per read, its stride over that of the map: rows p of the map lie over row p / scale of the read.
+    """
+
+    step: int
+    halo: int
+    scales: tuple[Fraction, ...]
+
+
+def bands_of(paths: Sequence[Path], scales: Sequence[Fraction]) -> Bands | None:
+    """Bands of a map given by the paths from what it reads; None where the map is smaller than its reads.
+
+    The halo holds every row that the band's own rows depend on. Rows near the cut edge of a band are wrong
+    (they see zeros that are not there), but nothing that is kept looks at them.
+
+    Args:
+        paths: Per read, its layers down to the map.
+        scales: Per read, stride over the stride of the map, along the first axis.
+
+    >>> three = (Window(3, padding=1), Window(3, padding=1))
+    >>> bands_of([(three, three), ((Spread(2),) * 2, three, three)], [Fraction(1), Fraction(2)])
+    Bands(step=2, halo=2, scales=(Fraction(1, 1), Fraction(2, 1)))
+    """
+    step = lcm(*(scale.numerator for scale in scales))
+    halo = 0
+    for path, scale in zip(paths, scales, strict=True):
+        if advance((Grid(scale),), tuple((layer[0],) for layer in path)) != (Grid(),):
+            return None
+        low, high = 0, step - 1
+        for layer in reversed(path):
+            low, high = layer[0].reads(low, high)
+        halo = max(halo, -floor(low * scale), ceil((high + 1) * scale) - step)
+    return Bands(step, -(-halo // step) * step, tuple(scales))
 
 
 @dataclass(frozen=True)

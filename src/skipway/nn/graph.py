@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from skipway.errors import ShapeError, TopologyError
 from skipway.nn.blocks import tile_exact
 from skipway.nn.encoders import Encoder
 from skipway.nn.heads import Head
-from skipway.nn.nodes import MergeNode, Read
+from skipway.nn.nodes import MergeNode, Read, in_bands
 from skipway.shapes import IMAGE, Grid, Path, advance, align, measure
 from skipway.topology import Node, Topology
 
@@ -113,12 +114,25 @@ class SkipGraph(nn.Module):
         Raises:
             ShapeError: S is not legal, or the channels differ.
         """
+        return self._run(x, lambda node, features: node(features))
+
+    def frugal(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, ...]:
+        """The same logits with less memory: decoder nodes run in bands of rows. For use without gradients.
+
+        Args:
+            x: As for a call.
+            rows: Rows of a band, see `nodes.in_bands`.
+        """
+        return self._run(x, partial(in_bands, rows=rows))
+
+    def _run(self, x: Tensor, compute: Callable[[MergeNode, list[Tensor]], Tensor]) -> tuple[Tensor, ...]:
         self._check(x)
         live = dict(zip(self._levels, self.encoder(x), strict=True))  # hold no other reference to a map
         logits: dict[str, Tensor] = {}
         for key, sources, spent in self._plan:
             if sources:
-                live[key] = self.nodes[key]([live.pop(s) if s in spent else live[s] for s in sources])
+                node = cast("MergeNode", self.nodes[key])
+                live[key] = compute(node, [live.pop(s) if s in spent else live[s] for s in sources])
             if key in self.heads:
                 logits[key] = self.heads[key](live[key])
             if key in spent:

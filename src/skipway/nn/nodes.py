@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, choose, conv, conv_block
+from skipway.nn.blocks import Style, choose, conv, conv_block, tile_exact
 from skipway.nn.paths import path_of
 from skipway.nn.resample import pool, upsample
-from skipway.shapes import Path, crop_layer
+from skipway.shapes import Path, bands_of, crop_layer
 
 MERGES = ("concat", "sum")
+
+ROWS = 64
+"""Rows of a band. Measured with UNet++ of width 32 at 512²: 32 to 128 rows take a third to half of the memory of
+whole maps, and 64 the least time."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class MergeNode(nn.Module):
         self.body = body
         self._reads = tuple((read.key, _inside(read.crop)) for read in reads)
         self.paths: tuple[Path, ...] = tuple(self._path(read) for read in reads)
+        local = tile_exact(self)
+        self.bands = bands_of(self.paths, [read.scale[0] for read in reads]) if local else None
 
     def _path(self, read: Read) -> Path:
         ndim = len(read.crop)
@@ -96,6 +102,50 @@ class MergeNode(nn.Module):
         merged = self.merge(parts)
         parts.clear()
         return self.body(merged)
+
+
+def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -> Tensor:
+    """What `node` makes of `features`, computed `rows` rows of its first axis at a time.
+
+    The merged map, the largest by far where a node reads many maps, is never whole in memory. The convolutions
+    see the same numbers as in one go, but for the rows between bands, which are computed twice. For inference:
+    with gradients nothing would be saved.
+
+    Args:
+        node: Any node; one that is not local, or smaller than what it reads, is computed whole.
+        features: What it reads, as for `forward`; emptied.
+        rows: Rows of a band, rounded up to what the node needs; a map of no more than two bands is computed
+            whole. Unless given, `ROWS`, but at least six halos, so that little is computed twice.
+    """
+    bands = node.bands
+    if bands is None:
+        return node(features)
+    total = int(features[0].shape[2] * bands.scales[0])
+    step = -(-(rows or max(ROWS, 6 * bands.halo)) // bands.step) * bands.step
+    if total <= 2 * step:
+        return node(features)
+    out: Tensor | None = None
+    for start in range(0, total, step):
+        stop = min(total, start + step)
+        low, high = max(0, start - bands.halo), min(total, stop + bands.halo)
+        parts = [
+            feature[:, :, int(low / scale) : int(high / scale)]
+            for feature, scale in zip(features, bands.scales, strict=True)
+        ]
+        band = node(parts)[:, :, start - low : stop - low]
+        if out is None:
+            layout = torch.channels_last if is_channels_last(band) else torch.contiguous_format
+            shape = (*band.shape[:2], total, *band.shape[3:])
+            out = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=layout)
+        out[:, :, start:stop] = band
+    features.clear()
+    assert out is not None  # noqa: S101 (total is above 0)
+    return out
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a (B, C, H, W) map lie side by side, as the layout of the same name has them."""
+    return x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1
 
 
 def _inside(crop: Sequence[int]) -> tuple[Any, ...]:
