@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skipway.api import Predictor, Trained, load, train
     from skipway.evaluation import Evaluation, evaluate
+    from skipway.pruning import Pruned, prune
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Predictor", "Trained", "evaluate", "load", "train"]
+__all__ = ["Evaluation", "Predictor", "Pruned", "Trained", "evaluate", "load", "prune", "train"]
 
-_HOMES = {"Evaluation": "evaluation", "evaluate": "evaluation"}
+_HOMES = {"Evaluation": "evaluation", "evaluate": "evaluation", "Pruned": "pruning", "prune": "pruning"}
 
 
 def __getattr__(name: str) -> Any:

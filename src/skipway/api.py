@@ -224,7 +224,9 @@ def train_run(
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
             facts = {**lines, "command": command_of(run)}
-            validate_run(run, prepared, load(output, device=str(where)), facts, warnings, versions(), event)
+            validate_run(
+                run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
+            )
             run.write("run", {**run.read("run"), "finished": True})
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})

@@ -1,8 +1,8 @@
 """Losses: pure functions of logits and labels.
 
-Logits have shape (B, K, *S), targets (B, *S) with class indices and `IGNORE` where nothing is known,
-weights (B, *S). Every reduction is ours, because the mean of a library's 2-D cross-entropy is not
-deterministic on a GPU while the same loss without reduction is.
+Logits have shape (B, K, *S), or (B, 1, *S) for two classes; targets (B, *S) with class indices and `IGNORE`
+where nothing is known; weights (B, *S). Every reduction is ours, because the mean of a library's 2-D
+cross-entropy is not deterministic on a GPU while the same loss without reduction is.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None)
     >>> round(cross_entropy(two, torch.tensor([[1]])).item(), 4)
     0.6931
     """
-    known = target != IGNORE
+    known, logits = target != IGNORE, _two(logits)
     per_pixel = F.cross_entropy(logits, target.masked_fill(~known, 0), reduction="none")
     w = known.to(per_pixel.dtype) if weights is None else weights * known
     return (per_pixel * w).sum() / w.sum().clamp_min(torch.finfo(per_pixel.dtype).tiny)
@@ -61,7 +61,7 @@ def soft_dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Te
 
     Source: Milletari et al. 2016 (Dice), with the plain denominator of the UNet++ code.
     """
-    known = (target != IGNORE).unsqueeze(1)
+    known, logits = (target != IGNORE).unsqueeze(1), _two(logits)
     probabilities = logits.softmax(1) * known
     truth = _one_hot(target, logits.shape[1], probabilities.dtype) * known
     return 1 - soft_dice(probabilities[:, 1:], truth[:, 1:], smooth=smooth).mean()
@@ -87,18 +87,41 @@ def cross_entropy_dice(logits: Tensor, target: Tensor, weights: Tensor | None = 
     return cross_entropy(logits, target, weights) + soft_dice_loss(logits, target)
 
 
-def supervised(loss: Loss, outputs: tuple[Tensor, ...], target: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean of `loss` over the supervised outputs; all equal, as in UNet++ (eta_i = 1).
+SUPERVISIONS = ("equal", "halving", "last")
+"""Rules by which supervised outputs are weighed."""
+
+
+def eta_weights(rule: str, count: int) -> tuple[float, ...]:
+    """Weights eta_i of `count` supervised outputs, the most trusted last; they add up to 1.
+
+    `equal` is the rule of UNet++ (all eta_i alike), `halving` that of nnU-Net (each output counts half of the
+    next), `last` trains the last output alone.
+
+    >>> eta_weights("halving", 3), eta_weights("last", 2)
+    ((0.14285714285714285, 0.2857142857142857, 0.5714285714285714), (0.0, 1.0))
+    """
+    parts = {"equal": [1] * count, "halving": [2**i for i in range(count)], "last": [0] * (count - 1) + [1]}
+    return tuple(part / sum(parts[rule]) for part in parts[rule])
+
+
+def supervised(
+    loss: Loss,
+    outputs: tuple[Tensor, ...],
+    target: Tensor,
+    weights: Tensor | None,
+    *,
+    eta: str = "equal",
+) -> Tensor:
+    """Weighted mean of `loss` over the supervised outputs, by the rule `eta` of `eta_weights`.
 
     An output smaller than the target (valid convolutions) is compared with the target's centre.
     """
     total = outputs[0].new_zeros(())
-    for logits in outputs:
+    for share, logits in zip(eta_weights(eta, len(outputs)), outputs, strict=True):
         size = tuple(logits.shape[2:])
-        total = total + loss(
-            logits.float(), centre(target, size), None if weights is None else centre(weights, size)
-        )
-    return total / len(outputs)
+        inner = None if weights is None else centre(weights, size)
+        total = total + share * loss(logits.float(), centre(target, size), inner)
+    return total
 
 
 def centre(array: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -106,6 +129,11 @@ def centre(array: Tensor, size: tuple[int, ...]) -> Tensor:
     for axis, side in zip(range(array.ndim - len(size), array.ndim), size, strict=True):
         array = array.narrow(axis, (array.shape[axis] - side) // 2, side)
     return array
+
+
+def _two(logits: Tensor) -> Tensor:
+    """One channel z as the two (0, z): their softmax is the sigmoid of z. More channels pass as they are."""
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 def _one_hot(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:

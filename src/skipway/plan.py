@@ -12,8 +12,8 @@ from typing import Any
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
-from skipway.losses import LOSSES
-from skipway.models import BUILDERS, build
+from skipway.losses import LOSSES, SUPERVISIONS
+from skipway.models import BUILDERS, arguments, build, published_classes
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
@@ -35,6 +35,9 @@ WARMUP = 40
 CLIP = 5.0
 """Largest gradient norm; only a run that is about to diverge meets it."""
 
+BACKBONE_WIDTH = 16
+"""Channels of the finest decoder level over a backbone, doubled each level below: 16, 32, 64, 128, 256."""
+
 SMALL_OBJECT = 0.05
 """Components smaller than this share of the median object's area are taken for noise."""
 
@@ -54,6 +57,11 @@ class Request:
     patch: int | None = None
     steps: int | None = None
     seconds: float | None = None
+    supervised: bool | None = None
+    supervision: str = "equal"
+    backbone: str | None = None
+    pretrained: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,15 +84,39 @@ class Request:
             ("--model", self.model, tuple(BUILDERS)),
             ("--loss", self.loss, tuple(LOSSES)),
             ("--optimiser", self.optimiser, OPTIMISERS),
+            ("--supervision", self.supervision, SUPERVISIONS),
         ):
             if value is not None and value not in names:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
         if self.steps is not None and self.seconds is not None:
             problems.append(Problem("both --steps and --time are given", "train", "one of them"))
+        if self.pretrained is not None and self.backbone is None:
+            problems.append(Problem("no --backbone to fill", "--pretrained", "a backbone such as resnet34"))
         if not 0 <= self.seed < 2**63:
             problems.append(Problem(f"found {self.seed}", "--seed", "0 to 2^63 - 1"))
+        problems += self._strangers()
         if problems:
             raise UsageError(*problems)
+
+    def _strangers(self) -> list[Problem]:
+        """Options that the model does not have."""
+        model = self.model or ("unet_2015" if self.preset == "2015" else "unet")
+        if model not in BUILDERS:
+            return []
+        known = arguments(model)
+        named = {
+            "--width": ("width", self.width),
+            "--depth": ("depth", self.depth),
+            "--backbone": ("backbone", self.backbone),
+            "--supervised": ("supervised", self.supervised),
+            **{f"--set {name}": (name, value) for name, value in self.options.items()},
+        }
+        choices = f"an option of {model}: {', '.join(sorted(known))}"
+        return [
+            Problem(f"{model} has no option {name!r}", flag, choices)
+            for flag, (name, value) in named.items()
+            if value is not None and (name not in known or name in ("in_channels", "classes"))
+        ]
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,8 @@ class Plan:
         class_weights: w_c of each class, mean 1 over the training pixels.
         min_area: Objects smaller than this many pixels are not written.
         augmentation: Ranges that differ from the defaults of `skipway.data.augment.Augmentation`.
+        supervision: One of `losses.SUPERVISIONS`: how the loss weighs the outputs.
+        pretrained: Where the first weights of the backbone come from; None draws them.
         seed: Of everything random.
     """
 
@@ -133,6 +167,8 @@ class Plan:
     class_weights: tuple[float, ...]
     min_area: int
     augmentation: Mapping[str, Any] = field(default_factory=dict)
+    supervision: str = "equal"
+    pretrained: str | None = None
     seed: int = 0
 
     @property
@@ -173,16 +209,7 @@ def make_plan(
     """
     published = request.preset == "2015"
     model = request.model or ("unet_2015" if published else "unet")
-    depth = request.depth or 5
-    width = request.width or (64 if published or not on_cpu else 16)
-    config: dict[str, Any] = {
-        "in_channels": data.channels,
-        "classes": len(labels.values),
-        "width": width,
-        "depth": depth,
-    }
-    if model not in ("unet_2015", "unet_3_plus"):
-        config |= {"norm": "batch", "dropout": 0.0}
+    config = _config(model, request, data.channels, len(labels.values), narrow=on_cpu and not published)
     loss = request.loss or (
         "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
     )
@@ -193,6 +220,8 @@ def make_plan(
         model=model,
         config=config,
         loss=loss,
+        supervision=request.supervision,
+        pretrained=request.pretrained,
         patch=patch,
         batch=request.batch or (1 if published else _batch(patch, on_cpu=on_cpu)),
         steps=steps,
@@ -213,12 +242,50 @@ def make_plan(
     )
 
 
-def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
-    """Size arithmetic of a network, without memory for its weights."""
+def _config(model: str, request: Request, channels: int, values: int, *, narrow: bool) -> dict[str, Any]:
+    """Arguments of the builder: the published ones, but for what the data, the machine and the user ask.
+
+    Two classes get the head that the network was published with, one sigmoid channel or two softmax ones.
+    """
+    known = arguments(model)
+    classes = 1 if values == 2 and published_classes(model) == 1 else values
+    config: dict[str, Any] = {"in_channels": channels, "classes": classes}
+    if request.backbone is not None:
+        config["backbone"] = request.backbone
+    if "width" in known:
+        width = request.width or (BACKBONE_WIDTH if request.backbone else _width(model, narrow=narrow))
+        config["width"] = width
+    if "depth" in known:
+        config["depth"] = request.depth or known["depth"] or 5
+    if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
+        config |= {"norm": "batch", "dropout": 0.0}
+    if "supervised" in known:
+        config["supervised"] = request.supervised is not False
+    return config | dict(request.options)
+
+
+def _width(model: str, *, narrow: bool) -> int:
+    """The published width; on a CPU half of it, a quarter where that is 64."""
     import torch
 
     with torch.device("meta"):
-        return build(model, **config).geometry
+        width = arguments(model)["width"] or build(model).encoder.widths[0]
+    return width if not narrow else width // 4 if width >= 64 else -(-width // 2)
+
+
+def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
+    """Size arithmetic of a network, without memory for its weights.
+
+    Raises:
+        UsageError: The builder refuses its arguments.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build(model, **config).geometry
+    except (TypeError, ValueError) as error:
+        raise UsageError(Problem(str(error), f"--model {model}", fix="see `skipway models`")) from error
 
 
 def _patch(request: Request, data: Fingerprint, geometry: Geometry, *, published: bool) -> tuple[int, ...]:

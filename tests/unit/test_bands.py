@@ -1,15 +1,13 @@
 """Decoder nodes in bands of rows: the same numbers in less memory."""
 
-import weakref
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from skipway import models
+from skipway.nn.operations import peak_bytes
 from skipway.shapes import Bands, Spread, Window, bands_of
 
 ROWS = {
@@ -84,36 +82,6 @@ def test_linear_upsampling_looks_one_row_further():
     assert bands_of([((Spread(4, linear=True),), three)], [Fraction(4)]).halo == 4
 
 
-class Peak(TorchDispatchMode):
-    """Bytes of the tensors alive, and the most they ever were."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.most = 0
-        self.seen = weakref.WeakValueDictionary()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self.seen:
-                    self.seen[storage._cdata] = storage
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self.free, storage.nbytes())
-        self.most = max(self.most, self.now)
-        return out
-
-    def free(self, size):
-        self.now -= size
-
-
-def peak(run, x):
-    with torch.no_grad(), Peak() as count:
-        run(x)
-    return count.most
-
-
 def keeping(model, x):
     """The same network with every map of every node held until the end."""
     held = []
@@ -128,7 +96,15 @@ def test_unet_plus_plus_predicts_in_half_the_memory_of_keeping_everything():
     torch.manual_seed(0)
     model = models.unet_plus_plus(width=8, supervised=True).eval()
     x = torch.randn(1, 1, 512, 256)
-    everything = peak(lambda x: keeping(model, x), x)
-    freed, banded = peak(model, x), peak(model.frugal, x)
+    everything = peak_bytes(lambda x: keeping(model, x), x)
+    freed, banded = peak_bytes(model, x), peak_bytes(model.frugal, x)
     assert freed < 0.95 * everything
     assert banded < 0.5 * everything, (banded / everything, freed / everything)
+
+
+def test_the_peak_of_a_chain_is_two_maps():
+    """Each of three steps makes a map of 4,096 bytes out of the one before, which is freed after it."""
+    x = torch.zeros(1024)
+    assert peak_bytes(lambda x: (x + 1).mul(2).add(3).sum(), x) == 2 * 4096
+    assert peak_bytes(lambda x: [x + 1, x + 2, x.view(32, 32)], x) == 2 * 4096
+    assert peak_bytes(lambda x: x.add_(1), x) == 0

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from skipway.cli.console import Console, Event, JsonLines
+from skipway.cli.settings import settings
 
 app = typer.Typer(
     name="skipway",
@@ -90,6 +91,29 @@ def train(
     loss: Annotated[
         str | None, typer.Option(hidden=True, help="ce-dice, ce, weighted-ce-dice or weighted-ce.")
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(hidden=True, help="A timm encoder such as resnet34 in place of the plain one."),
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(hidden=True, help="Weights of the backbone: cache, download, or a .safetensors file."),
+    ] = None,
+    supervised: Annotated[
+        bool | None,
+        typer.Option(
+            "--supervised/--no-supervised",
+            hidden=True,
+            help="Heads on every level, so that `prune` has a choice.  [default: where the model offers it]",
+        ),
+    ] = None,
+    supervision: Annotated[
+        str, typer.Option(hidden=True, help="Weights of those heads in the loss: equal, halving or last.")
+    ] = "equal",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", hidden=True, help="An option of the model, as KEY=VALUE; may be repeated."),
+    ] = None,
     width: Annotated[int | None, typer.Option(hidden=True, help="Features at the finest level.")] = None,
     depth: Annotated[int | None, typer.Option(hidden=True, help="Levels of the encoder.")] = None,
     batch: Annotated[int | None, typer.Option(hidden=True, help="Patches a step.")] = None,
@@ -121,6 +145,11 @@ def train(
         patch=patch,
         steps=steps,
         seconds=None if time is None else api.seconds(time),
+        backbone=backbone,
+        pretrained=pretrained,
+        supervised=supervised,
+        supervision=supervision,
+        options=dict(settings(options or ())),
         seed=seed,
     )
     trained = api.train_run(
@@ -158,15 +187,26 @@ def predict(
     as_json: Json = False,
     help_all: HelpAll = False,
     outputs: Annotated[
-        Literal["last", "mean"], typer.Option(hidden=True, help="last, or mean of all supervised outputs.")
+        Literal["last", "mean"],
+        typer.Option(
+            hidden=True, help="last (fast mode), or the mean of all supervised outputs (accurate mode)."
+        ),
     ] = "last",
+    level: Annotated[
+        int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
+    ] = None,
 ) -> None:
     """Predict masks for new images; needs nothing but the run folder."""
     from skipway import api
     from skipway.predict.files import FileOptions
 
     options = FileOptions(
-        probabilities=probabilities, objects=objects, tile=tile, overwrite=overwrite, outputs=outputs
+        probabilities=probabilities,
+        objects=objects,
+        tile=tile,
+        overwrite=overwrite,
+        outputs=outputs,
+        level=level,
     )
     summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
     if not as_json:
@@ -200,6 +240,31 @@ def evaluate(
 
         write_json(json_file, found.to_json())
     typer.echo(found.table())
+
+
+@app.command()
+def prune(
+    run: Annotated[Path, typer.Argument(help="Run folder of a network with several outputs.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the pruned run.  [default: RUN-L<level>]"),
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Level to keep.  [default: the smallest that is good enough]")
+    ] = None,
+    within: Annotated[
+        float, typer.Option(help="Score that a smaller network may lose against the whole one.")
+    ] = 0.005,
+    device: Device = None,
+    as_json: Json = False,
+    help_all: HelpAll = False,
+) -> None:
+    """Measure what each level of a supervised network is worth and costs, and keep the smallest that will do."""
+    from skipway.pruning import prune as prune_run
+
+    found = prune_run(run, output, level=level, within=within, device=device, event=_events(as_json))
+    if not as_json:
+        typer.echo(str(found))
 
 
 @app.command()

@@ -23,11 +23,18 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 
-def build(name: str, **config: Any) -> SkipGraph:
+def build(name: str, *, level: int | None = None, **config: Any) -> SkipGraph:
     """Build a network by the name and keyword arguments that a run folder stores.
+
+    Args:
+        name: One of `BUILDERS`.
+        level: Column of the only output that is kept, see `SkipGraph.pruned`; the network has no more than that
+            output needs. Unless given, the network is whole.
+        **config: Arguments of the builder.
 
     Raises:
         UsageError: No builder has that name.
+        TopologyError: The network has no output of that level.
     """
     if name not in BUILDERS:
         near = get_close_matches(name, BUILDERS, n=1)
@@ -39,7 +46,8 @@ def build(name: str, **config: Any) -> SkipGraph:
                 code="U201",
             )
         )
-    return BUILDERS[name](**config)
+    graph = BUILDERS[name](**config)
+    return graph if level is None else graph.pruned(level)
 
 
 def arguments(name: str) -> Mapping[str, Any]:

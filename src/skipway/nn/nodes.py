@@ -139,7 +139,7 @@ def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -
             out = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=layout)
         out[:, :, start:stop] = band
     features.clear()
-    assert out is not None  # noqa: S101 (total is above 0)
+    assert out is not None
     return out
 
 

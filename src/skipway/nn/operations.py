@@ -1,11 +1,15 @@
-"""Count what a network costs, without running it on numbers."""
+"""Count what a network costs: parameters, multiplications, memory."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from math import prod
 from typing import Any
+from weakref import WeakSet, finalize
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm
 from skipway.nn.graph import SkipGraph
@@ -46,6 +50,44 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
     with torch.no_grad():
         twin(torch.zeros(()).expand(1, model.in_channels, *size))
     return sum(shell.macs for shell in shells)
+
+
+def peak_bytes(run: Callable[[Tensor], object], x: Tensor) -> int:
+    """Most bytes of tensors alive at once while `run(x)` goes on, made by it and not counting what was there.
+
+    Counted by running it: every operation's result from its making to its freeing. What a library needs inside
+    one operation is not seen, so the count is the same on every machine.
+    """
+    count = _Alive()
+    with torch.no_grad(), count:
+        run(x)
+    return count.most
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of storages from the operation that makes them until nothing holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self._now = 0
+        self._seen: WeakSet[Any] = WeakSet()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and note what it made."""
+        given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = function(*args, **(kwargs or {}))
+        for made in tree_leaves(out):
+            storage = made.untyped_storage() if isinstance(made, Tensor) else None
+            if storage is not None and id(storage) not in given and storage not in self._seen:
+                self._seen.add(storage)
+                self._now += storage.nbytes()
+                finalize(storage, self._free, storage.nbytes())
+        self.most = max(self.most, self._now)
+        return out
+
+    def _free(self, size: int) -> None:
+        self._now -= size
 
 
 class _Shell(nn.Module):

@@ -36,6 +36,7 @@ class FileOptions:
         tile: Side of a tile in pixels.
         overwrite: Replace files that exist.
         outputs: Which supervised outputs: "last" or "mean".
+        level: Another output than the last, by its column.
     """
 
     probabilities: bool = False
@@ -43,10 +44,13 @@ class FileOptions:
     tile: int | None = None
     overwrite: bool = False
     outputs: Outputs = "last"
+    level: int | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
+        if self.level is not None and self.outputs == "mean":
+            raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
+    predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options)
     _make_folders(jobs)
     write_json(output / LABELS, _meaning(predictor.task.labels, options).to_json())
@@ -227,7 +232,7 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
-    page = (predictor.task.outputs, *image.size)
+    page = (predictor.model.classes, *image.size)
     return (image.pages, *page) if image.pages > 1 else page
 
 

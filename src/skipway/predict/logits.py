@@ -79,6 +79,15 @@ def probabilities(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, 0)
 
 
+def log_odds(probabilities: Tensor) -> Tensor:
+    """Logits whose `probabilities` these are: log p, and log p − log(1 − p) for a single channel.
+
+    Shape (K, *S) in and out; a probability of 0 counts as 1e-12.
+    """
+    known = probabilities.clamp_min(1e-12).log()
+    return known - (1 - probabilities).clamp_min(1e-12).log() if len(probabilities) == 1 else known
+
+
 def _centre(output: Tensor, size: Sequence[int]) -> Tensor:
     """The middle of (B, K, *S), as large as `size`."""
     first = [(have - want) // 2 for have, want in zip(output.shape[2:], size, strict=True)]

@@ -1,6 +1,6 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
-from skipway.errors import DataError, Problem
+from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import ImageFile, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
@@ -57,6 +57,29 @@ class Predictor:
         task = make_task(labels, plan.class_weights, plan.min_area)
         normalisation = Normalisation.from_json(run.read("normalisation"))
         return cls(load_model(run, where), task, normalisation, where, str(path))
+
+    def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
+        """This predictor with a network that computes no more than what is asked for.
+
+        Args:
+            outputs: "mean" of all supervised outputs (the accurate mode of UNet++), or the "last" one alone
+                (the fast mode).
+            level: Output of this column instead of the last: L1, L2, … of UNet++.
+
+        Raises:
+            UsageError: the network has no such output.
+        """
+        if outputs == "mean" and level is None:
+            return self
+        nodes = self.model.topology.outputs
+        wanted = nodes[-1].column if level is None else level
+        if len(nodes) == 1 and nodes[0].column == wanted:
+            return self
+        try:
+            return replace(self, model=self.model.pruned(wanted))
+        except TopologyError as error:
+            there = ", ".join(str(node.column) for node in nodes)
+            raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image in memory.

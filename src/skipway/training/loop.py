@@ -209,7 +209,7 @@ class _Training:
             image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
             outputs: tuple[Tensor, ...] = model(image)
-        value = supervised(self.loss, outputs, target, weights)
+        value = supervised(self.loss, outputs, target, weights, eta=self.plan.supervision)
         if not torch.isfinite(value):
             return math.nan
         value.backward()

@@ -18,6 +18,7 @@ from skipway.losses import LOSSES, Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
+from skipway.predict.logits import log_odds
 from skipway.predict.predictor import Predictor
 from skipway.runs import Run
 from skipway.training.dataset import TrainingSet
@@ -138,22 +139,22 @@ class _Watch:
     def _one(self, predictor: Predictor, pair: Pair) -> tuple[float | None, float]:
         """Score and loss of one image; the loss is that of the training, over the image as a whole."""
         task, mask = self._prepared.task, read_mask(pair)
-        probabilities = np.empty((task.outputs, *mask.shape), np.float32)
+        probabilities = np.empty((predictor.model.classes, *mask.shape), np.float32)
 
         def keep(region: tuple[slice, ...], values: NDArray[np.float32]) -> None:
             probabilities[:, *region] = values
 
         with open_image(pair.image.path) as image:
             found = predictor.predict_page(image, pair.image.page or 0, on_probabilities=keep)
-        logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12)))[None]
+        logits = log_odds(torch.from_numpy(probabilities))[None]
         target = torch.from_numpy(task.target(mask).astype(np.int64))[None]
         weights = torch.from_numpy(task.weights(mask))[None] if self._prepared.plan.weighted else None
         return task.score(task.decode(found.labels), mask), self._loss(logits, target, weights).item()
 
 
 def predictor_of(prepared: Prepared, model: SkipGraph, device: torch.device) -> Predictor:
-    """A predictor around a network that is still being trained."""
-    return Predictor(model, prepared.task, prepared.normalisation, device, "this training")
+    """A predictor around the last output of a network that is still being trained."""
+    return Predictor(model, prepared.task, prepared.normalisation, device, "this training").using()
 
 
 def read_mask(pair: Pair) -> NDArray[Any]:
