@@ -259,6 +259,8 @@ def _config(model: str, request: Request, channels: int, values: int, *, narrow:
         config["depth"] = request.depth or known["depth"] or 5
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
+    if known.get("ndim") == 3:  # images are read page by page, so far
+        config["ndim"] = 2
     if "supervised" in known:
         config["supervised"] = request.supervised is not False
     return config | dict(request.options)

@@ -1,8 +1,9 @@
 """Size arithmetic of a network: sizes, crops, margins, legal inputs, receptive fields and the halo of tiles.
 
 A network is described by *paths*: the layers between a feature map and a map it reads, each layer as one step
-per axis. Two kinds of step are enough for the family, a sliding window (convolution, pooling, crop) and a
-spread (up-sampling). Everything is exact integer and rational arithmetic on one axis at a time, and no torch.
+per axis. Three kinds of step are enough for the family: a sliding window (convolution, pooling, crop), a
+spread (up-sampling) and a window the other way round (transposed convolution). Everything is exact integer
+and rational arithmetic on one axis at a time, and no torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,30 @@ class Spread:
         return (2 * first + shift) // span, -(-(2 * last + shift) // span)
 
 
-Step = Window | Spread
+@dataclass(frozen=True)
+class Transposed:
+    """A transposed convolution along one axis; n pixels give (n − 1) · stride + kernel − 2 · padding.
+
+    Input pixel p adds to the output pixels stride · p − padding … + kernel − 1. Where the kernel is the stride
+    and nothing is padded it does what `Spread` says.
+    """
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def grid(self, grid: Grid) -> Grid:
+        """Grid after the step."""
+        loss = (grid.loss + 1) * self.stride - self.kernel + 2 * self.padding
+        return Grid(grid.stride / self.stride, loss)
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """First and last input pixel that the output pixels `first` … `last` depend on."""
+        start = -((self.kernel - 1 - first - self.padding) // self.stride)  # rounded up
+        return start, (last + self.padding) // self.stride
+
+
+Step = Window | Spread | Transposed
 Layer = tuple[Step, ...]
 """One step per axis."""
 Path = tuple[Layer, ...]

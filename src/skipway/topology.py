@@ -173,6 +173,20 @@ def unet_plus_plus(depth: int) -> Topology:
     return Topology({n: (*_row(n), _below(n)) for n in triangle(depth)}, finest(depth))
 
 
+def fcn(depth: int, stop: int) -> Topology:
+    """FCN: the U-Net's diagonal ended at level `stop`; at the deepest level no node is left and nothing is read.
+
+    Source: Long et al. 2015, fig. 3: five poolings are five levels, which FCN-32s, 16s and 8s end at 4, 3, 2.
+
+    >>> [node.key for node in fcn(5, stop=3).reads], fcn(5, stop=4).outputs
+    (['x3_1'], (Node(level=4, column=0),))
+    """
+    if not 0 <= stop < depth:
+        raise TopologyError(f"an FCN of {depth} levels stops at level 0 to {depth - 1}, not at {stop}")
+    nodes = [Node(level, depth - 1 - level) for level in range(stop, depth - 1)]
+    return Topology({n: (_encoder(n), _below(n)) for n in nodes}, (Node(stop, depth - 1 - stop),))
+
+
 def unet_3_plus(depth: int) -> Topology:
     """UNet 3+: each decoder node reads every scale once, finest first. Source: Huang et al. 2020, eq. 1.
 

@@ -21,7 +21,7 @@ def made(name, ndim, dtype=torch.float32, **config):
     axes = {"ndim": ndim} if "ndim" in arguments(name) else {}
     model = build(name, in_channels=1, classes=2, **small(name, **axes, **config)).to(dtype).eval()
     for parameter in model.parameters():
-        if parameter.ndim == 1 and parameter.requires_grad:
+        if parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
             torch.nn.init.normal_(parameter, std=0.2)
     return model
 

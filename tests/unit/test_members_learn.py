@@ -43,7 +43,7 @@ def test_the_score_of_every_member_rises_in_200_steps(name, nuclei, tmp_path):
     config = {key: value for key, value in (small(name) | WIDER).items() if key in arguments(name)}
     words = [word for key, value in config.items() for word in ("--set", f"{key}={value}")]
     run = tmp_path / "run"
-    code, out, err = skipway(
+    code, _, err = skipway(
         *("train", nuclei / "images", nuclei / "masks", "-o", run, "--model", name, "--task", "classes"),
         *("--steps", 200, "--patch", 96, "--batch", 4, "--device", "cpu", *words),
     )

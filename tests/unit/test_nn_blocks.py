@@ -8,7 +8,7 @@ from skipway.nn.blocks import ChannelLayerNorm, Style, conv_block
 from skipway.nn.nodes import MergeNode, Read, concat, plain_node
 from skipway.nn.paths import path_of
 from skipway.nn.resample import upsample
-from skipway.shapes import Grid, Spread, Window, advance
+from skipway.shapes import Grid, Spread, Transposed, Window, advance
 
 
 def test_channel_layer_norm_is_the_formula_at_each_pixel():
@@ -68,6 +68,7 @@ def test_sum_brings_all_reads_to_the_width_of_the_node():
         (nn.Conv2d(1, 1, 3, dilation=2), ((Window(5),) * 2,)),
         (nn.MaxPool2d((1, 2)), ((Window(1, 1), Window(2, 2)),)),
         (nn.ConvTranspose2d(1, 1, 2, stride=2), ((Spread(2),) * 2,)),
+        (nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1), ((Transposed(4, 2, 1),) * 2,)),
         (nn.Upsample(scale_factor=(1.0, 2.0), mode="bilinear"), ((Spread(1, True), Spread(2, True)),)),
         (nn.Sequential(nn.BatchNorm2d(1), nn.ReLU()), ()),
     ],
@@ -77,7 +78,7 @@ def test_paths_are_read_off_the_modules(module, path):
 
 
 @pytest.mark.parametrize(
-    "module", [nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1)]
+    "module", [nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(1, 1, 4, stride=2, output_padding=1)]
 )
 def test_a_module_of_unknown_arithmetic_is_refused(module):
     with pytest.raises(TypeError, match="is not known; give it an attribute `path`"):

@@ -5,9 +5,10 @@ weights drawn from torch's global generator. Defaults are the published ones.
 """
 
 from skipway.models.cards import ModelCard, describe
+from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes
-from skipway.models.unets import unet, unet_2015
+from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 
 __all__ = [
     "BUILDERS",
@@ -16,11 +17,18 @@ __all__ = [
     "arguments",
     "build",
     "describe",
+    "fcn",
+    "fcn_8s",
+    "fcn_16s",
+    "fcn_32s",
     "published_classes",
     "unet",
     "unet_3_plus",
+    "unet_3d_2016",
     "unet_2015",
     "unet_e",
     "unet_plus",
     "unet_plus_plus",
+    "unet_two_level",
+    "wide_unet",
 ]

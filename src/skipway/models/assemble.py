@@ -91,11 +91,20 @@ def plain_network(
         after = here // 2 if halve and node.level else here
         return plain_node(reads, (here, after), style, up=up, merge=merge)
 
+    encoder = plain_encoder(in_channels, widths, pool_factors(pools, depth, ndim), style)
+    return initialised(SkipGraph(row(depth), encoder, make_node, heads(classes, style), name=name))
+
+
+def pool_factors(pools: Sequence[Sequence[int]] | None, depth: int, ndim: int) -> list[tuple[int, ...]]:
+    """Pooling factor per axis before each level after the first: `pools`, or 2 everywhere.
+
+    Raises:
+        ValueError: Not one factor a level, or not one number an axis.
+    """
     factors = [(2,) * ndim] * (depth - 1) if pools is None else [tuple(factor) for factor in pools]
     if len(factors) != depth - 1 or any(len(factor) != ndim for factor in factors):
         raise ValueError(f"pools needs {depth - 1} factors of {ndim} axes at depth {depth}, got {pools}")
-    encoder = plain_encoder(in_channels, widths, factors, style)
-    return initialised(SkipGraph(row(depth), encoder, make_node, heads(classes, style), name=name))
+    return factors
 
 
 def ending(row: Row, supervised: bool) -> Row:

@@ -61,7 +61,7 @@ def describe(name: str, size: Sequence[int] | None = None, **config: Any) -> Mod
     Args:
         name: Name of the builder.
         size: Input size; the next legal one is taken. Unless given, 256 along each axis, or the 572 of the
-            paper for valid padding.
+            2015 paper for valid padding; in a volume the 132 of the 2016 one.
         **config: As for `build`.
 
     Raises:
@@ -70,7 +70,8 @@ def describe(name: str, size: Sequence[int] | None = None, **config: Any) -> Mod
     with torch.device("meta"):
         model = build(name, **config)
     shape = model.geometry
-    at = shape.next_legal(size or (572 if any(shape.margin) else 256,) * model.ndim)
+    side = 132 if model.ndim == 3 else 572 if any(shape.margin) else 256
+    at = shape.next_legal(size or (side,) * model.ndim)
     summary, source = _documented(BUILDERS[name])
     return ModelCard(
         name=name,

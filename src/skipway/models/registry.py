@@ -7,8 +7,9 @@ from typing import Any
 
 from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
+from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
-from skipway.models.unets import unet, unet_2015
+from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 from skipway.nn.graph import SkipGraph
 
 Builder = Callable[..., SkipGraph]
@@ -20,6 +21,13 @@ BUILDERS: Mapping[str, Builder] = {
     "unet_plus": unet_plus,
     "unet_plus_plus": unet_plus_plus,
     "unet_3_plus": unet_3_plus,
+    "wide_unet": wide_unet,
+    "unet_two_level": unet_two_level,
+    "unet_3d_2016": unet_3d_2016,
+    "fcn": fcn,
+    "fcn_32s": fcn_32s,
+    "fcn_16s": fcn_16s,
+    "fcn_8s": fcn_8s,
 }
 
 

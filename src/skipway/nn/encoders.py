@@ -85,25 +85,39 @@ def plain_encoder(
     *,
     dropout: Mapping[int, float] | None = None,
 ) -> PlainEncoder:
-    """The encoder of the family: two convolutions a level, max-pooling between levels.
+    """The encoder of the family: two convolutions a level of equal width; see `pooled_encoder`."""
+    blocks = [(width, width) for width in widths]
+    return pooled_encoder(in_channels, blocks, factors, style, dropout=dropout)
+
+
+def pooled_encoder(
+    in_channels: int,
+    blocks: Sequence[Sequence[int]],
+    factors: Sequence[Sequence[int]],
+    style: Style,
+    *,
+    dropout: Mapping[int, float] | None = None,
+) -> PlainEncoder:
+    """Blocks of convolutions with max-pooling between them.
 
     Args:
         in_channels: Channels of the image.
-        widths: Channels of each level.
-        factors: Pooling factor per axis before each level after the first, so one fewer than `widths`.
+        blocks: Channels after each convolution of each level.
+        factors: Pooling factor per axis before each level after the first, so one fewer than `blocks`.
         style: Norm, padding, dropout of the blocks.
         dropout: Level -> rate at the end of its stage, where both the pooling and the skip see it.
     """
     rates = dropout or {}
     stages: dict[str, nn.Module] = {}
     source = in_channels
-    for level, width in enumerate(widths):
+    for level, widths in enumerate(blocks):
         stage = nn.Sequential()
         if level:
             stage.add_module("pool", pool(factors[level - 1]))
-        stage.add_module("block", conv_block(source, (width, width), style))
+        stage.add_module("block", conv_block(source, widths, style))
         if rates.get(level):
             stage.add_module("drop", nn.Dropout(rates[level]))
         stages[Node(level, 0).key] = stage
-        source = width
-    return PlainEncoder(in_channels, stages, widths, [(1,) * style.ndim, *factors])
+        source = widths[-1]
+    ends = [widths[-1] for widths in blocks]
+    return PlainEncoder(in_channels, stages, ends, [(1,) * style.ndim, *factors])

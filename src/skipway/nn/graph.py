@@ -3,21 +3,22 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from skipway.errors import ShapeError, TopologyError
+from skipway.nn.bands import in_bands
 from skipway.nn.blocks import tile_exact
 from skipway.nn.encoders import Encoder
-from skipway.nn.heads import Head
-from skipway.nn.nodes import MergeNode, Read, in_bands
-from skipway.shapes import IMAGE, Grid, Path, advance, align, measure
+from skipway.nn.heads import AnyHead
+from skipway.nn.nodes import MergeNode, Read, inside
+from skipway.shapes import IMAGE, Grid, Path, advance, align, crop_layer, measure
 from skipway.topology import Node, Topology
 
 MakeNode = Callable[[Node, Sequence[Read]], MergeNode]
 """From a decoder node and what it reads to its module."""
-MakeHead = Callable[[Node, int, tuple[int, ...]], Head]
+MakeHead = Callable[[Node, int, tuple[int, ...]], AnyHead]
 """From an output node, its width and its stride per axis to its head."""
 
 Edge = tuple[str, Path]
@@ -25,6 +26,8 @@ Edge = tuple[str, Path]
 
 class SkipGraph(nn.Module):
     """A network of the U-Net family.
+
+    An output that reaches beyond the image, as that of a padded FCN does, is cropped to it.
 
     Args:
         topology: What the decoder nodes read and which nodes carry a head.
@@ -60,9 +63,9 @@ class SkipGraph(nn.Module):
         self.ndim = len(encoder.strides[0])
         self.nodes = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self._crops: dict[str, tuple[Any, ...]] = {}
         self._plan = _plan(self.topology, len(self.encoder.widths))
         edges = self._build(make_node, make_head)
-        self.classes: int = next(head.classes for head in self.heads.values() if isinstance(head, Head))
         self._outputs = tuple(node.key for node in self.topology.outputs)
         self.geometry = measure(
             name,
@@ -98,8 +101,13 @@ class SkipGraph(nn.Module):
             width[node.key] = made.width
         for node in self.topology.outputs:
             head = make_head(node, width[node.key], strides[node.level])
-            self.heads[node.key] = head
-            edges[f"heads.{node.key}"] = ((node.key, head.path),)
+            self.heads[node.key] = cast("nn.Module", head)
+            self.classes: int = head.classes
+            path = head.path
+            if any(beyond := _beyond(advance(grids[node.key], path))):
+                self._crops[node.key] = inside(beyond)
+                path = (*path, crop_layer(beyond))
+            edges[f"heads.{node.key}"] = ((node.key, path),)
         return edges
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -121,7 +129,7 @@ class SkipGraph(nn.Module):
 
         Args:
             x: As for a call.
-            rows: Rows of a band, see `nodes.in_bands`.
+            rows: Rows of a band, see `bands.in_bands`.
         """
         return self._run(x, partial(in_bands, rows=rows))
 
@@ -135,6 +143,8 @@ class SkipGraph(nn.Module):
                 live[key] = compute(node, [live.pop(s) if s in spent else live[s] for s in sources])
             if key in self.heads:
                 logits[key] = self.heads[key](live[key])
+                if key in self._crops:
+                    logits[key] = logits[key][self._crops[key]]
             if key in spent:
                 del live[key]
         return tuple(logits[key] for key in self._outputs)
@@ -164,7 +174,7 @@ class SkipGraph(nn.Module):
             self.topology.pruned(*found),
             self.encoder,
             lambda node, _: cast("MergeNode", self.nodes[node.key]),
-            lambda node, *_: cast("Head", self.heads[node.key]),
+            lambda node, *_: cast("AnyHead", self.heads[node.key]),
             name=self.name,
         )
         return pruned.train(self.training)
@@ -172,6 +182,11 @@ class SkipGraph(nn.Module):
 
 def _scale(source: Sequence[int], here: Sequence[int]) -> tuple[Fraction, ...]:
     return tuple(Fraction(a, b) for a, b in zip(source, here, strict=True))
+
+
+def _beyond(grids: Sequence[Grid]) -> tuple[int, ...]:
+    """Whole pixels per side and axis by which a map is larger than the image; a half is left for `measure`."""
+    return tuple(max(0, int(-grid.loss / 2)) for grid in grids)
 
 
 def _plan(topology: Topology, depth: int) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:

@@ -4,7 +4,7 @@ The topology says *what* is read; a node says *how*. All nodes of the family are
 read, a merge and a body; they differ in what the functions below put there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,13 +15,9 @@ from torch import Tensor, nn
 from skipway.nn.blocks import Style, choose, conv, conv_block, tile_exact
 from skipway.nn.paths import path_of
 from skipway.nn.resample import pool, upsample
-from skipway.shapes import Path, bands_of, crop_layer
+from skipway.shapes import Grid, Path, advance, align, bands_of, crop_layer
 
 MERGES = ("concat", "sum")
-
-ROWS = 64
-"""Rows of a band. Measured with UNet++ of width 32 at 512²: 32 to 128 rows take a third to half of the memory of
-whole maps, and 64 the least time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,8 @@ class Read:
         key: Key of the node that is read.
         width: Its channels.
         scale: Per axis, its stride over the stride of the reading node: above 1 means up-sampling.
-        crop: Per axis, pixels to take off each side once it is on the grid of the reading node.
+        crop: Per axis, pixels to take off each side once it is on the grid of the reading node, if what
+            brings it there neither adds nor takes any; `MergeNode` makes up for a branch that does.
     """
 
     key: str
@@ -79,15 +76,16 @@ class MergeNode(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.merge = merge
         self.body = body
-        self._reads = tuple((read.key, _inside(read.crop)) for read in reads)
-        self.paths: tuple[Path, ...] = tuple(self._path(read) for read in reads)
+        ndim = len(reads[0].crop)
+        arrivals = {read.key: path_of(branches.get(read.key, nn.Identity()), ndim) for read in reads}
+        crops = _crops(reads, arrivals)
+        after = path_of(body, ndim)
+        self._reads = tuple((key, inside(crop)) for key, crop in crops.items())
+        self.paths: tuple[Path, ...] = tuple(
+            (*arrivals[key], crop_layer(crop), *after) for key, crop in crops.items()
+        )
         local = tile_exact(self)
         self.bands = bands_of(self.paths, [read.scale[0] for read in reads]) if local else None
-
-    def _path(self, read: Read) -> Path:
-        ndim = len(read.crop)
-        branch = path_of(self.branches[read.key], ndim) if read.key in self.branches else ()
-        return (*branch, crop_layer(read.crop), *path_of(self.body, ndim))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Merge `features`, one (B, C_i, *S_i) per read in order, into (B, width, *S).
@@ -104,51 +102,19 @@ class MergeNode(nn.Module):
         return self.body(merged)
 
 
-def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -> Tensor:
-    """What `node` makes of `features`, computed `rows` rows of its first axis at a time.
-
-    The merged map, the largest by far where a node reads many maps, is never whole in memory. The convolutions
-    see the same numbers as in one go, but for the rows between bands, which are computed twice. For inference:
-    with gradients nothing would be saved.
-
-    Args:
-        node: Any node; one that is not local, or smaller than what it reads, is computed whole.
-        features: What it reads, as for `forward`; emptied.
-        rows: Rows of a band, rounded up to what the node needs; a map of no more than two bands is computed
-            whole. Unless given, `ROWS`, but at least six halos, so that little is computed twice.
-    """
-    bands = node.bands
-    if bands is None:
-        return node(features)
-    total = int(features[0].shape[2] * bands.scales[0])
-    step = -(-(rows or max(ROWS, 6 * bands.halo)) // bands.step) * bands.step
-    if total <= 2 * step:
-        return node(features)
-    out: Tensor | None = None
-    for start in range(0, total, step):
-        stop = min(total, start + step)
-        low, high = max(0, start - bands.halo), min(total, stop + bands.halo)
-        parts = [
-            feature[:, :, int(low / scale) : int(high / scale)]
-            for feature, scale in zip(features, bands.scales, strict=True)
-        ]
-        band = node(parts)[:, :, start - low : stop - low]
-        if out is None:
-            layout = torch.channels_last if is_channels_last(band) else torch.contiguous_format
-            shape = (*band.shape[:2], total, *band.shape[3:])
-            out = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=layout)
-        out[:, :, start:stop] = band
-    features.clear()
-    assert out is not None
-    return out
+def _crops(reads: Sequence[Read], arrivals: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    """Pixels to take off each side of each read at the end of its branch, so that all are of one size."""
+    before = {
+        read.key: tuple(
+            Grid(Fraction(s), -2 * c / Fraction(s)) for s, c in zip(read.scale, read.crop, strict=True)
+        )
+        for read in reads
+    }
+    ends = {key: advance(grids, arrivals[key]) for key, grids in before.items()}
+    return align("a node", ends, (1,) * len(reads[0].crop))
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a (B, C, H, W) map lie side by side, as the layout of the same name has them."""
-    return x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1
-
-
-def _inside(crop: Sequence[int]) -> tuple[Any, ...]:
+def inside(crop: Sequence[int]) -> tuple[Any, ...]:
     """Index that takes `crop` pixels off each side; constants, so that exported graphs keep any size."""
     return (..., *(slice(c, -c or None) for c in crop))
 
@@ -160,6 +126,7 @@ def plain_node(
     *,
     up: str = "transposed",
     up_width: int | None = None,
+    up_bias: bool = True,
     up_relu: bool = False,
     merge: str = "concat",
 ) -> MergeNode:
@@ -171,6 +138,7 @@ def plain_node(
         style: Norm, padding, dropout of the body.
         up: Kind of up-sampling, see `resample.upsample`.
         up_width: Channels of a transposed convolution; the width of the node unless given.
+        up_bias: Whether a transposed convolution has a bias.
         up_relu: Whether a ReLU follows the up-sampling, as in the network released in 2015.
         merge: `concat`, or `sum`, which first brings all reads to the node's width by 1-wide convolutions.
     """
@@ -182,7 +150,7 @@ def plain_node(
         given = read.width
         branch = nn.Sequential()
         if any(scale != 1 for scale in read.scale):
-            module, given = _resample(read, up, up_width or width)
+            module, given = _resample(read, up, up_width or width, bias=up_bias)
             branch.add_module("resample", module)
             if up_relu:
                 branch.add_module("relu", nn.ReLU(inplace=True))
@@ -215,10 +183,41 @@ def full_scale_node(
     return MergeNode(reads, branches, concat, conv_block(width, (width,), style), width)
 
 
-def _resample(read: Read, up: str, up_width: int) -> tuple[nn.Module, int]:
+def score_node(
+    reads: Sequence[Read],
+    features: Collection[str],
+    classes: int,
+    style: Style,
+    resample: Callable[[Sequence[int]], nn.Module],
+) -> MergeNode:
+    """The node of FCN: the sum of what its reads say of each class; it has no convolution after the sum.
+
+    Args:
+        reads: What the node takes in, in order.
+        features: Keys of the reads that are features, which a 1-wide convolution turns into class scores
+            before they are up-sampled. The others are scores already.
+        classes: Channels of the node.
+        style: Dimension.
+        resample: From a factor per axis to the module that up-samples scores by it.
+
+    Source: Long et al. 2015, fig. 3.
+    """
+    branches: dict[str, nn.Module] = {}
+    for read in reads:
+        branch = nn.Sequential()
+        if read.key in features:
+            branch.add_module("score", conv(read.width, classes, 1, style))
+        if any(scale != 1 for scale in read.scale):
+            branch.add_module("resample", resample([int(scale) for scale in read.scale]))
+        if len(branch):
+            branches[read.key] = branch
+    return MergeNode(reads, branches, add, nn.Identity(), classes)
+
+
+def _resample(read: Read, up: str, up_width: int, *, bias: bool = True) -> tuple[nn.Module, int]:
     """Module onto the grid of the node, and its channels; a read is coarser or finer, never one per axis."""
     if all(scale >= 1 and scale.denominator == 1 for scale in read.scale):
-        return upsample(up, [int(scale) for scale in read.scale], read.width, up_width)
+        return upsample(up, [int(scale) for scale in read.scale], read.width, up_width, bias=bias)
     if all(scale.numerator == 1 for scale in read.scale):
         return pool([scale.denominator for scale in read.scale]), read.width
     raise ValueError(

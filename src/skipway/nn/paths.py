@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from skipway.shapes import Layer, Path, Spread, Window
+from skipway.shapes import Layer, Path, Spread, Transposed, Window
 
 _WINDOWS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -36,6 +36,8 @@ def path_of(module: nn.Module, ndim: int) -> Path:
         return (_window(module, ndim),)
     if isinstance(module, _TRANSPOSED) and module.kernel_size == module.stride and not any(module.padding):
         return (tuple(Spread(factor) for factor in module.stride),)
+    if isinstance(module, _TRANSPOSED) and not any(module.output_padding) and set(module.dilation) == {1}:
+        return (_transposed(module),)
     if isinstance(module, nn.Upsample):
         factors = (int(f) for f in _per_axis(module.scale_factor, ndim))
         return (tuple(Spread(factor, linear=module.mode != "nearest") for factor in factors),)
@@ -53,6 +55,11 @@ def _window(module: Any, ndim: int) -> Layer:
     names = ("kernel_size", "dilation", "stride", "padding")
     parts = zip(*(_per_axis(getattr(module, name), ndim) for name in names), strict=True)
     return tuple(Window(1 + dilation * (kernel - 1), stride, pad) for kernel, dilation, stride, pad in parts)
+
+
+def _transposed(module: Any) -> Layer:
+    sides = zip(module.kernel_size, module.stride, module.padding, strict=True)
+    return tuple(Transposed(kernel, stride, pad) for kernel, stride, pad in sides)
 
 
 def _per_axis(value: Any, ndim: int) -> tuple[Any, ...]:

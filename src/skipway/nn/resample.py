@@ -1,9 +1,11 @@
 """Change of resolution by whole factors: max-pooling down; transposed convolution, linear or nearest up."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from skipway.nn.blocks import TRANSPOSED, choose
 
@@ -17,15 +19,18 @@ def pool(factor: Sequence[int]) -> nn.Module:
     return _POOLS[len(factor) - 1](tuple(factor))
 
 
-def upsample(kind: str, factor: Sequence[int], width_in: int, width_out: int) -> tuple[nn.Module, int]:
+def upsample(
+    kind: str, factor: Sequence[int], width_in: int, width_out: int, *, bias: bool = True
+) -> tuple[nn.Module, int]:
     """Up-sampling by `factor` per axis.
 
     Args:
-        kind: `transposed` (kernel = stride = factor, with bias), `bilinear` (linear along every axis of a
+        kind: `transposed` (kernel = stride = factor), `bilinear` (linear along every axis of a
             volume, align_corners=False, so that it is local and tiles stay exact) or `nearest`.
         factor: Whole factor per axis.
         width_in: Channels of the source.
         width_out: Channels wanted; only a transposed convolution can change them.
+        bias: Whether a transposed convolution has one.
 
     Returns:
         The module, and the channels it gives.
@@ -34,6 +39,57 @@ def upsample(kind: str, factor: Sequence[int], width_in: int, width_out: int) ->
     factors = tuple(factor)
     if kind == "transposed":
         transposed: Any = TRANSPOSED[len(factors) - 1]
-        return transposed(width_in, width_out, factors, stride=factors), width_out
+        return transposed(width_in, width_out, factors, stride=factors, bias=bias), width_out
     mode = "nearest" if kind == "nearest" else _LINEAR[len(factors) - 1]
     return nn.Upsample(scale_factor=tuple(float(f) for f in factors), mode=mode), width_in
+
+
+def overlapping(factor: Sequence[int], width: int, *, learned: bool = False) -> nn.Module:
+    """Up-sampling as in FCN: a transposed convolution of kernel 2 · factor and stride `factor`, without bias.
+
+    n pixels become factor · (n + 1): half a factor more on either side than they cover, for a crop to take
+    off. `bilinear_init` makes it linear interpolation.
+
+    Args:
+        factor: Whole factor per axis.
+        width: Channels, which stay as they are.
+        learned: Whether its kernels learn and mix channels. Otherwise there is one a channel, held as a
+            buffer: in the state dict, but out of an optimiser's reach and no parameter.
+
+    Source: Long et al. 2015, section 3.3.
+    """
+    factors = tuple(factor)
+    transposed: Any = TRANSPOSED[len(factors) - 1]
+    kernel, groups = tuple(2 * f for f in factors), 1 if learned else width
+    module: Any = transposed(width, width, kernel, stride=factors, groups=groups, bias=False)
+    if not learned:
+        kernels = module.weight.detach()
+        del module.weight
+        module.register_buffer("weight", kernels)
+    return module
+
+
+def bilinear_row(kernel: int) -> Tensor:
+    """Weights of linear interpolation along one axis: 1 − |x − centre| / f, f = half the kernel, rounded up.
+
+    Source: Long et al. 2015, section 3.3; `surgery.py` of its authors.
+
+    >>> bilinear_row(4).tolist()
+    [0.25, 0.75, 0.75, 0.25]
+    """
+    half = (kernel + 1) // 2
+    centre = half - 1 if kernel % 2 else half - 0.5
+    return torch.tensor([1 - abs(x - centre) / half for x in range(kernel)])
+
+
+def bilinear_init(model: nn.Module) -> None:
+    """Make every transposed convolution of a model interpolate each channel by itself, linearly."""
+    for module in model.modules():
+        if isinstance(module, TRANSPOSED) and not module.weight.is_meta:
+            kernel = reduce(
+                torch.multiply, torch.meshgrid(*map(bilinear_row, module.kernel_size), indexing="ij")
+            )
+            weight = module.weight.detach()
+            weight.zero_()
+            for channel in range(module.in_channels):
+                weight[channel, 0 if module.groups > 1 else channel] = kernel
