@@ -1,5 +1,6 @@
 """Count what a network costs, without running it on numbers."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from math import prod
 from typing import Any
@@ -21,10 +22,11 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
-    """Multiplications (each with its addition) in the convolutions of one forward pass of one image.
+    """Multiplications (each with its addition) of one forward pass of one image.
 
     A convolution costs output pixels · kernel · channels in · channels out; a transposed one, input pixels.
-    Biases, norms, pooling and interpolation are left out, as papers do.
+    Biases, norms, pooling and interpolation are left out, as papers do. An encoder that does not consist of
+    convolutions alone counts itself, in a method `macs`.
 
     Args:
         model: Network, on any device (also `meta`); it is left as it is.
@@ -35,6 +37,11 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
     """
     weights = {id(parameter): parameter for parameter in model.parameters()}
     twin = deepcopy(model, weights).eval()  # with the weights in the memo, no weight is copied
+    encoder: Any = model.encoder
+    inside = 0
+    if hasattr(encoder, "macs"):
+        inside = encoder.macs(size)
+        twin.add_module("encoder", _Maps(encoder.strides, encoder.widths))
     shells: list[_Shell] = []
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
@@ -45,7 +52,7 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
                 setattr(parent, name, nn.Identity())
     with torch.no_grad():
         twin(torch.zeros(()).expand(1, model.in_channels, *size))
-    return sum(shell.macs for shell in shells)
+    return inside + sum(shell.macs for shell in shells)
 
 
 class _Shell(nn.Module):
@@ -68,3 +75,16 @@ class _Shell(nn.Module):
         after = [int(grid.size(n)) for grid, n in zip(grids, before, strict=True)]
         self.macs += self.weights * prod(before if self.transposed else after)
         return torch.zeros(1, 1, *after)
+
+
+class _Maps(nn.Module):
+    """Stands in for an encoder that has counted itself: maps of the right sizes, one channel of zeros."""
+
+    def __init__(self, strides: Sequence[tuple[int, ...]], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.strides = [stride for stride, width in zip(strides, widths, strict=True) if width]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, *S) to (1, 1, *S / stride) of zeros, for each level that has a map."""
+        sizes = [[n // s for n, s in zip(x.shape[2:], stride, strict=True)] for stride in self.strides]
+        return [torch.zeros(1, 1, *size) for size in sizes]
