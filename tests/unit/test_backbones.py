@@ -252,7 +252,7 @@ def test_weights_from_a_file_with_the_first_convolution_adapted(channels, tmp_pa
     drawn = torch.get_rng_state()
     source = load_pretrained(model, file)
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert (source.backbone, source.file) == ("resnet10t", file)
+    assert (source.encoder, source.file) == ("resnet10t", file)
     net = model.encoder.net.state_dict()
     given = state["conv1.0.weight"]
     wanted = {1: given.sum(1, keepdim=True), 3: given, 5: given[:, [0, 1, 2, 0, 1]] * 3 / 5}[channels]

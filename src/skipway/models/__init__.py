@@ -7,6 +7,7 @@ weights drawn from torch's global generator. Defaults are the published ones.
 from skipway.models.cards import ModelCard, describe
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes
+from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_2015
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "build",
     "describe",
     "published_classes",
+    "trans_unet",
+    "trans_unet_small",
     "unet",
     "unet_3_plus",
     "unet_2015",

@@ -8,6 +8,7 @@ from typing import Any
 from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
+from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_2015
 from skipway.nn.graph import SkipGraph
 
@@ -20,6 +21,8 @@ BUILDERS: Mapping[str, Builder] = {
     "unet_plus": unet_plus,
     "unet_plus_plus": unet_plus_plus,
     "unet_3_plus": unet_3_plus,
+    "trans_unet": trans_unet,
+    "trans_unet_small": trans_unet_small,
 }
 
 
