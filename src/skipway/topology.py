@@ -5,7 +5,7 @@ the order of running follow from the table by reachability alone, so this module
 standard library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -93,6 +93,28 @@ class Topology:
         """
         kept = replace(self, outputs=outputs).needed()
         return Topology({node: sources for node, sources in self.reads.items() if node in kept}, outputs)
+
+    def without(self, missing: Collection[Node]) -> "Topology":
+        """This topology where the `missing` nodes do not exist, such as levels that an encoder has no map of.
+
+        Nobody reads them; a node with nothing left to read is missing as well.
+
+        Raises:
+            TopologyError: An output would have nothing to read.
+
+        >>> unet(3).without([Node(0, 0)]).reads[Node(0, 2)]
+        (Node(level=1, column=1),)
+        """
+        gone, reads = set(missing), {}
+        for node in sorted(self.reads, key=lambda node: node.column):  # reads go left
+            if node not in gone and (kept := tuple(s for s in self.reads[node] if s not in gone)):
+                reads[node] = kept
+            else:
+                gone.add(node)
+        if lost := [node.key for node in self.outputs if node in gone]:
+            lacks = ", ".join(node.key for node in sorted(missing))
+            raise TopologyError(f"the output {lost[0]} has nothing to read without {lacks}")
+        return Topology({node: reads[node] for node in self.reads if node in reads}, self.outputs)
 
     def schedule(self) -> tuple[tuple[Node, frozenset[Node]], ...]:
         """Running order of the decoder: (node, features that nobody reads after it).

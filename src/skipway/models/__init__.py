@@ -8,6 +8,7 @@ from skipway.models.cards import ModelCard, describe
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes
+from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "fcn_16s",
     "fcn_32s",
     "published_classes",
+    "trans_unet",
+    "trans_unet_small",
     "unet",
     "unet_3_plus",
     "unet_3d_2016",

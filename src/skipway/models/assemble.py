@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
+from torch import nn
+
+from skipway.nn.backbones import BackboneEncoder, backbone_encoder
 from skipway.nn.blocks import Style, he_init
-from skipway.nn.encoders import plain_encoder
+from skipway.nn.encoders import Encoder, plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import Head
 from skipway.nn.nodes import MergeNode, Read, plain_node
@@ -17,8 +20,11 @@ Row = Callable[[int], Topology]
 class Options(TypedDict, total=False):
     """What every builder of plain decoder nodes takes besides channels and classes.
 
+    With a backbone the defaults are those of segmentation_models (Yakubovskiy), whose numbers the field knows:
+    width 16, all levels that the backbone has, nearest up-sampling, batch norm, no dropout, a head 3 wide.
+
     Attributes:
-        width: Channels of the finest level; each level below has twice as many.
+        width: Channels of the finest level; each level below has twice as many. With a backbone, of the decoder.
         depth: Number of levels.
         ndim: Number of spatial axes, 2 or 3.
         up: `transposed`, `bilinear` (along every axis of a volume) or `nearest`.
@@ -29,6 +35,9 @@ class Options(TypedDict, total=False):
         merge: `concat` or `sum`.
         pools: Pooling factor per axis before each level after the first, for voxels that are not cubes; 2
             unless given.
+        backbone: Encoder by the name that timm gives it, such as `resnet34`; images then have two axes. Nodes
+            read no level that it has no map of. The weights are drawn; `skipway.pretrained` loads others.
+        stem: Whether two plain convolutions a level stand in for the levels that the backbone has no map of.
     """
 
     width: int
@@ -41,6 +50,8 @@ class Options(TypedDict, total=False):
     block: str
     merge: str
     pools: Sequence[Sequence[int]] | None
+    backbone: str | None
+    stem: bool
 
 
 def plain_network(
@@ -49,50 +60,93 @@ def plain_network(
     in_channels: int,
     classes: int,
     *,
-    width: int = 64,
-    depth: int = 5,
+    width: int | None = None,
+    depth: int | None = None,
     ndim: int = 2,
-    up: str = "transposed",
+    up: str | None = None,
     norm: str = "batch",
     padding: str = "same",
     dropout: float = 0.0,
     block: str = "plain",
     merge: str = "concat",
     pools: Sequence[Sequence[int]] | None = None,
+    backbone: str | None = None,
+    stem: bool = False,
     halve: bool = False,
 ) -> SkipGraph:
-    """A network of plain encoder stages and plain nodes over any topology.
+    """A network of plain nodes over any topology, and of plain encoder stages or a backbone.
 
     Args:
         name: Of the builder, for messages.
         row: The topology at any depth.
         in_channels: Channels of the image.
         classes: Number of output channels.
-        width: See `Options`, like all that follow but the last.
-        depth: …
+        width: See `Options`, like all that follow but the last; 64, or 16 with a backbone, unless given.
+        depth: 5, or all levels of the backbone, unless given.
         ndim: …
-        up: …
+        up: `transposed`, or `nearest` with a backbone, unless given.
         norm: …
         padding: …
         dropout: …
         block: …
         merge: …
         pools: …
+        backbone: …
+        stem: …
         halve: Whether each block of the decoder halves the channels for the level above, as up-sampling
-            without weights wants it.
+            without weights wants it; a backbone's widths are its own, so that nothing is halved.
     """
     style = Style(ndim=ndim, norm=norm, padding=padding, dropout=dropout, block=block)
-    widths = doubling(width, depth)
-    if halve:
-        widths[-1] = widths[-2]
+    own = backbone is None
+    encoder = family_encoder(
+        in_channels, style, width, depth, pools=pools, backbone=backbone, stem=stem, halve=halve
+    )
+    widths = doubling(width or (64 if own else 16), len(encoder.widths))
+    halved = halve and own
 
     def make_node(node: Node, reads: Sequence[Read]) -> MergeNode:
         here = widths[node.level]
-        after = here // 2 if halve and node.level else here
-        return plain_node(reads, (here, after), style, up=up, merge=merge)
+        after = here // 2 if halved and node.level else here
+        return plain_node(
+            reads, (here, after), style, up=up or ("transposed" if own else "nearest"), merge=merge
+        )
 
-    encoder = plain_encoder(in_channels, widths, pool_factors(pools, depth, ndim), style)
-    return initialised(SkipGraph(row(depth), encoder, make_node, heads(classes, style), name=name))
+    make_head = heads(classes, style, kernel=1 if own else 3)
+    return initialised(SkipGraph(row(len(encoder.widths)), encoder, make_node, make_head, name=name))
+
+
+def family_encoder(
+    in_channels: int,
+    style: Style,
+    width: int | None = None,
+    depth: int | None = None,
+    *,
+    pools: Sequence[Sequence[int]] | None = None,
+    backbone: str | None = None,
+    stem: bool = False,
+    halve: bool = False,
+) -> Encoder:
+    """The plain encoder of the family, or a backbone; the arguments are those of `plain_network`.
+
+    Raises:
+        ValueError: Options contradict each other.
+    """
+    if backbone is None:
+        if stem:
+            raise ValueError(
+                "stem stands in for levels that a backbone has no map of; name a backbone with it"
+            )
+        depth = depth or 5
+        widths = doubling(width or 64, depth)
+        if halve:
+            widths[-1] = widths[-2]
+        return plain_encoder(in_channels, widths, pool_factors(pools, depth, style.ndim), style)
+    if style.ndim != 2:
+        raise ValueError(f"the backbone {backbone} takes images of 2 axes, not {style.ndim}")
+    if pools is not None:
+        raise ValueError(f"pools cannot be chosen with the backbone {backbone}, which has its own strides")
+    first = doubling(width or 16, 8) if stem else None
+    return backbone_encoder(backbone, in_channels, depth, stem=first, style=style)
 
 
 def pool_factors(pools: Sequence[Sequence[int]] | None, depth: int, ndim: int) -> list[tuple[int, ...]]:
@@ -123,6 +177,9 @@ def doubling(width: int, depth: int) -> list[int]:
 
 
 def initialised(graph: SkipGraph) -> SkipGraph:
-    """The graph with weights drawn as He et al. 2015 draw them."""
-    he_init(graph)
+    """The graph with weights drawn as He et al. 2015 draw them; a backbone keeps those that timm drew."""
+    encoder = graph.encoder.stem if isinstance(graph.encoder, BackboneEncoder) else graph.encoder
+    for part in (encoder, graph.nodes, graph.heads):
+        if isinstance(part, nn.Module):
+            he_init(part)
     return graph

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from skipway import topology
-from skipway.models.assemble import Options, Row, doubling, ending, heads, initialised, plain_network
+from skipway.models.assemble import Options, Row, ending, family_encoder, heads, initialised, plain_network
 from skipway.nn.blocks import Style, norm_init
-from skipway.nn.encoders import plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode, Read, full_scale_node
 from skipway.topology import Node
@@ -51,7 +50,7 @@ def unet_plus_plus(
         classes: Number of output channels.
         supervised: Whether every node of the finest level carries a head.
         **options: See `Options`; the defaults are width 32, depth 5, transposed up-sampling, no norm and, as
-            in the authors' code, dropout 0.5 after each ReLU.
+            in the authors' code, dropout 0.5 after each ReLU; with a backbone those of `Options`.
 
     Source: Zhou et al. 2018, eq. 1; Zhou et al. 2020 (9,041,601 parameters; 9,041,700 supervised).
     """
@@ -65,10 +64,12 @@ def unet_3_plus(
     classes: int = 1,
     *,
     width: int = 64,
-    depth: int = 5,
+    depth: int | None = None,
     ndim: int = 2,
     up: str = "bilinear",
     norm: str = "batch",
+    backbone: str | None = None,
+    stem: bool = False,
     supervised: bool = False,
 ) -> SkipGraph:
     """UNet 3+: every decoder node reads every scale, each through `width` channels.
@@ -77,28 +78,32 @@ def unet_3_plus(
         in_channels: Channels of the image.
         classes: Number of output channels.
         width: Channels of the finest level, doubled each level below, and of every branch of a decoder node.
-        depth: Number of levels.
+        depth: Number of levels; 5, or all that the backbone has, unless given.
         ndim: Number of spatial axes, 2 or 3.
         up: `bilinear` or `nearest`.
         norm: See `nn.blocks.Style`.
+        backbone: See `Options`, like `stem`; each node then has as many branches as there are maps to read.
+        stem: …
         supervised: Whether every decoder node and the bottom of the encoder carry a head, up-sampled to the
             image.
 
     Source: Huang et al. 2020, eq. 1 and fig. 2 (26,971,777 parameters for 3 -> 1; 26,989,637 supervised).
     """
     style = Style(ndim=ndim, norm=norm, bias=True)
-    encoder = plain_encoder(in_channels, doubling(width, depth), [(2,) * ndim] * (depth - 1), style)
+    encoder = family_encoder(in_channels, style, width, depth, backbone=backbone, stem=stem)
 
     def make_node(_: Node, reads: Sequence[Read]) -> MergeNode:
         return full_scale_node(reads, width, style, up=up)
 
-    table = ending(topology.unet_3_plus, supervised)(depth)
+    table = ending(topology.unet_3_plus, supervised)(len(encoder.widths))
     graph = SkipGraph(table, encoder, make_node, heads(classes, style, kernel=3, up=up), name="unet_3_plus")
     initialised(graph)
-    norm_init(graph, std=0.02)
+    norm_init(graph.nodes if backbone else graph, std=0.02)
     return graph
 
 
 def _nested(name: str, row: Row, in_channels: int, classes: int, options: Options) -> SkipGraph:
     published: Options = {"width": 32, "norm": "none", "dropout": 0.5}
+    if options.get("backbone"):
+        published = {}
     return plain_network(name, row, in_channels, classes, **(published | options))

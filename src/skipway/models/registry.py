@@ -9,6 +9,7 @@ from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
+from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 from skipway.nn.graph import SkipGraph
 
@@ -28,6 +29,8 @@ BUILDERS: Mapping[str, Builder] = {
     "fcn_32s": fcn_32s,
     "fcn_16s": fcn_16s,
     "fcn_8s": fcn_8s,
+    "trans_unet": trans_unet,
+    "trans_unet_small": trans_unet_small,
 }
 
 

@@ -18,9 +18,9 @@ class Encoder(Protocol):
 
     Attributes:
         in_channels: Channels of the image.
-        widths: Channels of each level's map.
+        widths: Channels of each level's map; 0 where it has none, so that nobody can read that level.
         strides: Input pixels per feature pixel, per level and axis.
-        paths: Size arithmetic from the level above (from the image for level 0) to each level.
+        paths: Size arithmetic to each level from the next finer one that has a map, or from the image.
     """
 
     in_channels: int
@@ -32,7 +32,7 @@ class Encoder(Protocol):
         """The same encoder, sharing its weights, with only the first `depth` levels."""
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """Maps of all levels, finest first, for images (B, in_channels, *S)."""
+        """Maps of the levels that have one, finest first, for images (B, in_channels, *S)."""
 
 
 class PlainEncoder(nn.Module):

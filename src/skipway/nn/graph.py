@@ -37,14 +37,15 @@ class SkipGraph(nn.Module):
         name: Name for messages.
 
     Attributes:
-        topology: As given, without what its outputs do not need.
+        topology: As given, without the levels that the encoder has no map of and what the outputs do not need.
         geometry: Legal sizes, margin, halo, receptive field.
         classes: Channels of each output.
         in_channels: Channels of the image.
         ndim: Number of spatial axes.
 
     Raises:
-        TopologyError: The topology needs more levels than the encoder has.
+        TopologyError: The topology needs more levels than the encoder has, or an output would be left with
+            nothing to read.
         ShapeError: The maps that a node reads cannot be brought to one size.
     """
 
@@ -57,21 +58,23 @@ class SkipGraph(nn.Module):
                 f"{name} needs {topology.depth} levels; the encoder has {len(encoder.widths)}"
             )
         self.name = name
-        self.topology = topology.pruned(*topology.outputs)
+        absent = [Node(level, 0) for level, width in enumerate(encoder.widths) if not width]
+        self.topology = (table := topology.without(absent)).pruned(*table.outputs)
         self.encoder = encoder.truncated(self.topology.depth)
         self.in_channels = encoder.in_channels
         self.ndim = len(encoder.strides[0])
         self.nodes = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         self._crops: dict[str, tuple[Any, ...]] = {}
-        self._plan = _plan(self.topology, len(self.encoder.widths))
+        self._maps = tuple(Node(level, 0) for level, width in enumerate(self.encoder.widths) if width)
+        self._plan = _plan(self.topology, self._maps)
         edges = self._build(make_node, make_head)
         self._outputs = tuple(node.key for node in self.topology.outputs)
         self.geometry = measure(
             name,
             edges,
             {key: f"heads.{key}" for key in self._outputs},
-            self._levels,
+            [Node(level, 0).key for level in range(len(self.encoder.widths))],
             self.ndim,
             tile_exact=tile_exact(self),
         )
@@ -81,11 +84,14 @@ class SkipGraph(nn.Module):
         strides, widths = self.encoder.strides, self.encoder.widths
         grids: dict[str, tuple[Grid, ...]] = {IMAGE: (Grid(),) * self.ndim}
         edges: dict[str, tuple[Edge, ...]] = {}
-        self._levels = tuple(Node(level, 0).key for level in range(len(widths)))
-        for key, above, path in zip(self._levels, (IMAGE, *self._levels), self.encoder.paths, strict=False):
-            edges[key] = ((above, path),)
+        width: dict[str, int] = {}
+        above = IMAGE
+        for level, path in enumerate(self.encoder.paths):
+            key = Node(level, 0).key
+            edges[key] = ((above, path),)  # of a level without a map too: its size must be whole
             grids[key] = advance(grids[above], path)
-        width = dict(zip(self._levels, widths, strict=True))
+            width[key] = widths[level]
+            above = key if widths[level] else above
         for node, _ in self.topology.schedule():
             sources = self.topology.reads[node]
             crops = align(node.key, {s.key: grids[s.key] for s in sources}, strides[node.level])
@@ -135,7 +141,9 @@ class SkipGraph(nn.Module):
 
     def _run(self, x: Tensor, compute: Callable[[MergeNode, list[Tensor]], Tensor]) -> tuple[Tensor, ...]:
         self._check(x)
-        live = dict(zip(self._levels, self.encoder(x), strict=True))  # hold no other reference to a map
+        live = {
+            node.key: found for node, found in zip(self._maps, self.encoder(x), strict=True)
+        }  # hold no other reference to a map
         logits: dict[str, Tensor] = {}
         for key, sources, spent in self._plan:
             if sources:
@@ -189,13 +197,15 @@ def _beyond(grids: Sequence[Grid]) -> tuple[int, ...]:
     return tuple(max(0, int(-grid.loss / 2)) for grid in grids)
 
 
-def _plan(topology: Topology, depth: int) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:
+def _plan(
+    topology: Topology, maps: Sequence[Node]
+) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:
     """(node, its reads, maps to let go) in running order, as ready strings: the loop formats nothing."""
     steps = topology.schedule()
     read = {source for sources in topology.reads.values() for source in sources}
     entries = [
         (node.key, (), frozenset() if node in read else frozenset({node.key}))
-        for node in (Node(level, 0) for level in range(depth))
+        for node in maps
         if node in topology.outputs or node not in read
     ]
     return (

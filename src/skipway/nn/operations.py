@@ -1,6 +1,6 @@
 """Count what a network costs: parameters, multiplications, memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from math import prod
 from typing import Any
@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm
 from skipway.nn.graph import SkipGraph
+from skipway.nn.hybrid import GroupNorm
 from skipway.nn.paths import path_of
-from skipway.shapes import Grid, advance
+from skipway.shapes import Grid, Step, Window
 
-_NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, ChannelLayerNorm)
+_NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, GroupNorm, ChannelLayerNorm)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -25,10 +26,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
-    """Multiplications (each with its addition) in the convolutions of one forward pass of one image.
+    """Multiplications (each with its addition) of one forward pass of one image.
 
     A convolution costs output pixels · kernel · channels in · channels out; a transposed one, input pixels.
-    Biases, norms, pooling and interpolation are left out, as papers do.
+    Biases, norms, pooling and interpolation are left out, as papers do. A module that does not consist of plain
+    convolutions counts itself, in a method `multiplications(before, after)`; an encoder of someone else's modules, in
+    a method `macs(size)`.
 
     Args:
         model: Network, on any device (also `meta`); it is left as it is.
@@ -39,17 +42,28 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
     """
     weights = {id(parameter): parameter for parameter in model.parameters()}
     twin = deepcopy(model, weights).eval()  # with the weights in the memo, no weight is copied
-    shells: list[_Shell] = []
-    for parent in list(twin.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, (*CONVOLUTIONS, *TRANSPOSED)):
-                shells.append(_Shell(child))
-                setattr(parent, name, shells[-1])
-            elif isinstance(child, _NORMS):
-                setattr(parent, name, nn.Identity())
+    encoder: Any = model.encoder
+    inside = 0
+    if hasattr(encoder, "macs"):
+        inside = encoder.macs(size)
+        twin.add_module("encoder", _Maps(encoder.strides, encoder.widths))
+    shells = list(_hollow(twin, model.ndim))
     with torch.no_grad():
         twin(torch.zeros(()).expand(1, model.in_channels, *size))
-    return sum(shell.macs for shell in shells)
+    return inside + sum(shell.macs for shell in shells)
+
+
+def _hollow(parent: nn.Module, ndim: int) -> Iterator["_Shell"]:
+    """Put shells in the places of what costs, nothing in those of norms."""
+    for name, child in list(parent.named_children()):
+        if isinstance(child, (*CONVOLUTIONS, *TRANSPOSED)) or hasattr(child, "multiplications"):
+            shell = _Shell(child, ndim)
+            setattr(parent, name, shell)
+            yield shell
+        elif isinstance(child, _NORMS):
+            setattr(parent, name, nn.Identity())
+        else:
+            yield from _hollow(child, ndim)
 
 
 def peak_bytes(run: Callable[[Tensor], object], x: Tensor) -> int:
@@ -91,22 +105,47 @@ class _Alive(TorchDispatchMode):
 
 
 class _Shell(nn.Module):
-    """Stands in for a convolution: gives a map of the right size, one channel of zeros, and notes the cost.
+    """Stands in for what costs: gives a map of the right size, one channel of zeros, and notes the cost.
 
     Running the network on the meta device would do the same, but loads torch's compiler for four seconds.
     """
 
-    def __init__(self, convolution: Any) -> None:
+    def __init__(self, module: Any, ndim: int) -> None:
         super().__init__()
-        self.path = path_of(convolution, len(convolution.kernel_size))
-        self.transposed = isinstance(convolution, TRANSPOSED)
-        self.weights = convolution.weight.numel()
+        self.path = path_of(module, ndim)
+        self.count: Callable[[Sequence[int], Sequence[int]], int]
+        if hasattr(module, "multiplications"):
+            self.count = module.multiplications
+        else:
+            weights, transposed = module.weight.numel(), isinstance(module, TRANSPOSED)
+            self.count = lambda before, after: weights * prod(before if transposed else after)
         self.macs = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) to (1, 1, *S') of zeros."""
         before = x.shape[2:]
-        grids = advance((Grid(),) * len(before), self.path)
-        after = [int(grid.size(n)) for grid, n in zip(grids, before, strict=True)]
-        self.macs += self.weights * prod(before if self.transposed else after)
+        after = list(before)
+        for layer in self.path:
+            after = [_after(step, n) for step, n in zip(layer, after, strict=True)]
+        self.macs += self.count(before, after)
         return torch.zeros(1, 1, *after)
+
+
+def _after(step: Step, n: int) -> int:
+    """Side after a step, as torch rounds it; inside a network a side may be odd where its pooling is not padded."""
+    if isinstance(step, Window):
+        return (n + 2 * step.padding - step.kernel) // step.stride + 1
+    return int(step.grid(Grid()).size(n))
+
+
+class _Maps(nn.Module):
+    """Stands in for an encoder that has counted itself: maps of the right sizes, one channel of zeros."""
+
+    def __init__(self, strides: Sequence[tuple[int, ...]], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.strides = [stride for stride, width in zip(strides, widths, strict=True) if width]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, *S) to (1, 1, *S / stride) of zeros, for each level that has a map."""
+        sizes = [[n // s for n, s in zip(x.shape[2:], stride, strict=True)] for stride in self.strides]
+        return [torch.zeros(1, 1, *size) for size in sizes]

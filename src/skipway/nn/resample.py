@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skipway.nn.blocks import TRANSPOSED, choose
 
-UPS = ("transposed", "bilinear", "nearest")
+UPS = ("transposed", "bilinear", "nearest", "bilinear_aligned")
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _LINEAR = ("linear", "bilinear", "trilinear")
 
@@ -26,7 +26,9 @@ def upsample(
 
     Args:
         kind: `transposed` (kernel = stride = factor), `bilinear` (linear along every axis of a
-            volume, align_corners=False, so that it is local and tiles stay exact) or `nearest`.
+            volume, align_corners=False, so that it is local and tiles stay exact), `nearest`, or
+            `bilinear_aligned`, which is `bilinear` with the corners of both maps in one place
+            (align_corners=True), as some published networks have it; tiles are not exact with it.
         factor: Whole factor per axis.
         width_in: Channels of the source.
         width_out: Channels wanted; only a transposed convolution can change them.
@@ -41,7 +43,10 @@ def upsample(
         transposed: Any = TRANSPOSED[len(factors) - 1]
         return transposed(width_in, width_out, factors, stride=factors, bias=bias), width_out
     mode = "nearest" if kind == "nearest" else _LINEAR[len(factors) - 1]
-    return nn.Upsample(scale_factor=tuple(float(f) for f in factors), mode=mode), width_in
+    aligned = True if kind == "bilinear_aligned" else None
+    return nn.Upsample(
+        scale_factor=tuple(float(f) for f in factors), mode=mode, align_corners=aligned
+    ), width_in
 
 
 def overlapping(factor: Sequence[int], width: int, *, learned: bool = False) -> nn.Module:
