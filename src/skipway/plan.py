@@ -12,7 +12,7 @@ from typing import Any
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
-from skipway.losses import LOSSES, SUPERVISIONS
+from skipway.losses import ETAS, LOSSES
 from skipway.models import BUILDERS, arguments, build, published_classes
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
@@ -84,7 +84,7 @@ class Request:
             ("--model", self.model, tuple(BUILDERS)),
             ("--loss", self.loss, tuple(LOSSES)),
             ("--optimiser", self.optimiser, OPTIMISERS),
-            ("--supervision", self.supervision, SUPERVISIONS),
+            ("--supervision", self.supervision, ETAS),
         ):
             if value is not None and value not in names:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
@@ -143,7 +143,7 @@ class Plan:
         class_weights: w_c of each class, mean 1 over the training pixels.
         min_area: Objects smaller than this many pixels are not written.
         augmentation: Ranges that differ from the defaults of `skipway.data.augment.Augmentation`.
-        supervision: One of `losses.SUPERVISIONS`: how the loss weighs the outputs.
+        supervision: One of `losses.ETAS`: how the loss weighs the outputs.
         pretrained: Where the first weights of the backbone come from; None draws them.
         seed: Of everything random.
     """

@@ -206,7 +206,7 @@ def test_a_plan_with_an_unknown_or_missing_key_is_refused():
         ({"depth": 1}, "--depth"),
         ({"depth": 8}, "--depth"),
         ({"model": "unet2"}, "--model"),
-        ({"loss": "dice"}, "--loss"),
+        ({"loss": "mse"}, "--loss"),
         ({"optimiser": "adam"}, "--optimiser"),
         ({"preset": "2016"}, "--preset"),
         ({"seed": -1}, "--seed"),
