@@ -360,3 +360,22 @@ def test_building_draws_the_same_weights_for_the_same_seed():
         drawn.append(models.unet(backbone="resnet10t", width=4).state_dict())
     assert all(torch.equal(drawn[0][key], drawn[1][key]) for key in drawn[0])
     assert isinstance(models.unet(backbone="resnet10t", width=4).encoder, BackboneEncoder)
+
+
+def test_a_run_folder_needs_neither_the_file_nor_the_cache_to_load(hub, tmp_path):
+    from skipway.runs import Run
+    from skipway.weights import load_model, save_model
+
+    file = tmp_path / "resnet10t.safetensors"
+    save_file(weights_of("resnet10t"), file)
+    config = {"in_channels": 3, "classes": 2, "backbone": "resnet10t", "width": 4, "stem": True}
+    model = models.unet(**config).eval()
+    load_pretrained(model, file)
+    file.unlink()
+    run = Run.create(tmp_path / "run")
+    save_model(run, model, "unet", config, 1)
+    loaded = load_model(run, torch.device("cpu"))
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(loaded(image)[0], model(image)[0], atol=1e-6)
+    assert hub == []

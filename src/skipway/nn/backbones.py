@@ -282,8 +282,8 @@ def _facts(name: str, in_channels: int, depth: int, size: tuple[int, ...] | None
     Raises:
         ValueError: A map is not the size of the image divided by its stride.
     """
-    strides = _strides(name)
-    period = strides[-1]
+    used = [s for s in _strides(name) if s.bit_length() <= depth]
+    period = used[-1]
     sides = size or (3 * period, 4 * period)
     with torch.device("meta"), torch.enable_grad():
         image = torch.zeros(1, in_channels, *sides)
@@ -299,7 +299,6 @@ def _facts(name: str, in_channels: int, depth: int, size: tuple[int, ...] | None
         if _channels_last(net):
             maps = [found.permute(0, 3, 1, 2) for found in maps]
         sum(found.sum() for found in maps).backward()
-    used = [s for s in strides if s.bit_length() <= depth]
     for found, stride in zip(maps, used, strict=True):
         if tuple(found.shape[2:]) != tuple(n // stride for n in sides):
             raise ValueError(

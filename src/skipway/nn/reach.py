@@ -73,33 +73,39 @@ class Watch(TorchFunctionMode):
         self.image = image
         self.local = True
         self.multiplications = 0
-        self._seen: dict[int, tuple[Tensor, Reach]] = {}  # holds the tensor, so that no other gets its id
+        self._seen: dict[
+            int, tuple[Tensor, Reach | None]
+        ] = {}  # holds the tensor, so that no other gets its id
         self._note(image, Reach())
 
     def reach(self, value: object) -> Reach | None:
-        """Reach of a map; None where a function that is not known stands before it."""
-        tensor, found = self._seen.get(id(value), (None, None))
-        return found if tensor is value else None
+        """Reach of a map; None where a function that is not known stands before it, and of what is no map."""
+        return self._seen.get(id(value), (None, None))[1]
 
-    def _note(self, result: object, reach: Reach) -> None:
-        if isinstance(result, Tensor):
-            self._seen[id(result)] = (result, reach)
+    def _note(self, result: object, reach: Reach | None) -> None:
+        for tensor in _tensors(result):
+            self._seen[id(tensor)] = (tensor, reach)
+
+    def _foreign(self, value: Tensor) -> bool:
+        """Whether something computed this tensor that was not seen, such as an autograd function of its own."""
+        return id(value) not in self._seen and not value.is_leaf
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Call `func`, and carry the reach of what went in to what comes out."""
-        given = [found for value in _tensors((args, kwargs)) if (found := self.reach(value)) is not None]
+        inputs = list(_tensors((args, kwargs)))
+        given = [found for value in inputs if (found := self.reach(value)) is not None]
+        foreign = any(self._foreign(value) for value in inputs)
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         self.multiplications += _multiplications(name, (*args, *(kwargs or {}).values()), result)
-        if not given or name in _QUESTIONS or (name == "__get__" and not isinstance(result, Tensor)):
+        if name in _QUESTIONS or (name == "__get__" and not isinstance(result, Tensor)):
             return result
-        passed = _LOCAL[name](given, *args, **(kwargs or {})) if name in _LOCAL else None
-        if passed is None:
-            self.local = False
-        else:
-            self._note(result, passed)
+        known = given and name in _LOCAL and not foreign
+        passed = _LOCAL[name](given, *args, **(kwargs or {})) if known else None
+        self.local &= passed is not None or not (given or foreign)
+        self._note(result, passed)
         return result
 
 
