@@ -10,7 +10,8 @@ import torch
 from tifffile import imread, imwrite
 from toys import draw, skipway
 
-from skipway import api, models
+from skipway import api
+from skipway.models import BUILDERS
 from skipway.synthetic import draw_cells
 
 SMALL = [
@@ -162,7 +163,7 @@ def test_models_lists_every_builder():
     cards = {card["name"]: card for card in json.loads(out)}
     assert cards["unet_2015"]["parameters"] == 31_030_658
     assert cards["unet_2015"]["output_size"] == [388, 388]
-    assert list(cards) == list(models.BUILDERS)
+    assert list(cards) == list(BUILDERS)
     assert "31,030,658" in skipway("models")[1]
 
 

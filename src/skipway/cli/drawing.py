@@ -10,7 +10,8 @@ import torch
 
 from skipway.draw import lay_out, svg
 from skipway.errors import Problem, ShapeError, TopologyError, UsageError
-from skipway.models import BUILDERS, arguments, build, documented
+from skipway.models import BUILDERS, arguments, build
+from skipway.models.cards import documented
 from skipway.runs import replacing
 
 

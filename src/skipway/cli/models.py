@@ -7,7 +7,8 @@ from typing import Any
 from skipway.cli.drawing import sides
 from skipway.draw.words import once, show, times
 from skipway.errors import Problem, ShapeError, SkipwayError, UsageError
-from skipway.models import BUILDERS, ModelCard, arguments, describe, documented
+from skipway.models import BUILDERS, ModelCard, arguments, describe
+from skipway.models.cards import documented
 
 Row = Sequence[str]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from skipway.cli.models import Row, figures, gigas, node_rows, short
 from skipway.draw.words import once, times
 from skipway.errors import SkipwayError
-from skipway.models import BUILDERS, ModelCard, describe, documented
+from skipway.models import BUILDERS, ModelCard, describe
 from skipway.models.assemble import Options
+from skipway.models.cards import documented
 
 HEAD = """# Models
 

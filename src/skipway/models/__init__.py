@@ -4,7 +4,7 @@ A builder takes plain keyword arguments, which a run folder can store as JSON, a
 weights drawn from torch's global generator. Defaults are the published ones.
 """
 
-from skipway.models.cards import ModelCard, describe, documented
+from skipway.models.cards import ModelCard, describe
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes
 from skipway.models.unets import unet, unet_2015
@@ -16,7 +16,6 @@ __all__ = [
     "arguments",
     "build",
     "describe",
-    "documented",
     "published_classes",
     "unet",
     "unet_3_plus",
