@@ -167,7 +167,7 @@ def test_models_lists_every_builder():
     assert "31,030,658" in skipway("models")[1]
 
 
-@pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "models", "demo"])
+@pytest.mark.parametrize("verb", ["train", "predict", "evaluate", "models", "draw", "demo"])
 def test_help_shows_at_most_twelve_flags(verb):
     _, short, _ = skipway(verb, "--help")
     _, long, _ = skipway(verb, "--help-all")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from skipway.cli.console import Console, Event, JsonLines
-from skipway.cli.settings import settings
+from skipway.cli.settings import parsed
 
 app = typer.Typer(
     name="skipway",
@@ -149,7 +149,7 @@ def train(
         pretrained=pretrained,
         supervised=supervised,
         supervision=supervision,
-        options=dict(settings(options or ())),
+        options=parsed(options or ()),
         seed=seed,
     )
     trained = api.train_run(
@@ -242,6 +242,12 @@ def evaluate(
     typer.echo(found.table())
 
 
+Size = Annotated[
+    str | None,
+    typer.Option(help="Input side, or sides as in 32x128x128.  [default: 256; with valid padding 572]"),
+]
+
+
 @app.command()
 def prune(
     run: Annotated[Path, typer.Argument(help="Run folder of a network with several outputs.")],
@@ -269,15 +275,55 @@ def prune(
 
 @app.command()
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, help_all: HelpAll = False
+    name: Annotated[str | None, typer.Argument(help="All about this one, node by node.")] = None,
+    size: Size = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    help_all: HelpAll = False,
 ) -> None:
-    """List every network: parameters, operations, receptive field, source."""
-    from skipway.cli.models import cards, table
+    """List every network: parameters, operations, receptive field, halo, source."""
+    from skipway.cli.models import card, cards, page, table
 
-    if as_json:
-        _print_json(cards())
+    if name is None:
+        if as_json:
+            _print_json(cards(size))
+        else:
+            typer.echo(table(size))
+    elif as_json:
+        _print_json(card(name, size).to_json())
     else:
-        typer.echo(table())
+        typer.echo(page(card(name, size)))
+
+
+@app.command()
+def draw(
+    model: Annotated[str, typer.Argument(help="A name of `skipway models`.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="SVG file; - for standard output.  [default: MODEL.svg]"),
+    ] = None,
+    size: Size = None,
+    level: Annotated[
+        int | None, typer.Option(help="Grey out what pruning to this output (1, 2, …) drops.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Argument of the network, as width=16; may be repeated."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    help_all: HelpAll = False,
+) -> None:
+    """Draw a network from its graph: nodes with channels and sizes, what each reads, the outputs."""
+    from skipway.cli.drawing import drawing, save
+
+    text = drawing(model, settings or (), size=size, level=level)
+    if str(output) == "-":
+        typer.echo(text, nl=False)
+        return
+    path = output or Path(f"{model}.svg")
+    save(text, path, overwrite=overwrite)
+    typer.echo(path)
 
 
 @app.command()

@@ -1,39 +1,161 @@
-"""What `skipway models` lists."""
+"""What `skipway models` says: a table of all networks, or all about one."""
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from skipway.models import BUILDERS, describe
+from skipway.cli.drawing import sides
+from skipway.draw.words import once, show, times
+from skipway.errors import Problem, ShapeError, SkipwayError, UsageError
+from skipway.models import BUILDERS, ModelCard, arguments, describe
+from skipway.models.cards import documented
+
+Row = Sequence[str]
 
 
-def cards() -> list[dict[str, Any]]:
-    """One dictionary a builder, at its published defaults."""
-    return [describe(name).to_json() for name in BUILDERS]
-
-
-def table() -> str:
-    """The same for people."""
-    rows = [("model", "parameters", "operations", "at", "gives", "receptive field", "source")]
+def cards(size: str | None = None) -> list[dict[str, Any]]:
+    """One dictionary a builder, at its published defaults; `problem` says why one cannot be built here."""
+    found = []
     for name in BUILDERS:
-        card = describe(name)
-        rows.append(
-            (
-                name,
-                f"{card.parameters:,}",
-                f"{card.macs / 1e9:.1f} GMAC",
-                _size((card.in_channels, *card.size)),
-                _size((card.classes, *card.output_size)),
-                _size(card.receptive_field),
-                card.source,
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        card = _card(name, size)
+        if isinstance(card, ModelCard):
+            found.append(card.to_json())
+        else:
+            summary, source = documented(BUILDERS[name])
+            found.append({"name": name, "summary": summary, "source": source, "problem": card})
+    return found
+
+
+def card(name: str, size: str | None = None) -> ModelCard:
+    """The card of one network.
+
+    Raises:
+        UsageError: No network has that name, or the size does not suit it.
+    """
+    try:
+        return describe(name, sides(size))
+    except ShapeError as error:
+        raise UsageError(
+            Problem(str(error), "--size", fix="one side for all axes, or one per axis")
+        ) from error
+
+
+def table(size: str | None = None) -> str:
+    """All networks for people, one line each."""
+    head = ("model", "parameters", "GMAC", "at", "gives", "field", "halo", "tiles", "source")
+    rows: list[Row] = [head]
+    problems = []
+    for name in BUILDERS:
+        found = _card(name, size)
+        if isinstance(found, ModelCard):
+            rows.append(_row(found))
+        else:
+            rows.append((name, *"–" * 7, short(documented(BUILDERS[name])[1])))
+            problems.append(f"{name}: {found}")
+    notes = [
+        "GMAC: 10^9 multiplications for one image of the size under `at`. Field: receptive field, pixels a side.",
+        "Halo: context of a tile on each side. Tiles: whether they give exactly what the whole image gives.",
+        "All at the published defaults; `skipway models NAME` tells all, `skipway draw NAME` draws it.",
     ]
-    return "\n".join(
-        (*lines, "", "Counts are those of the published defaults; --width and --depth change them.")
+    return "\n".join([*columns(rows, right=(1, 2)), "", *problems, *notes])
+
+
+def page(found: ModelCard) -> str:
+    """One network for people: the figures, then every node."""
+    facts = [*figures(found), ("options", options(found.name)), ("source", found.source)]
+    width = max(len(name) for name, _ in facts)
+    lines = [found.name, found.summary, "", *(f"{name.ljust(width)}  {text}" for name, text in facts), ""]
+    return "\n".join([*lines, *columns(node_rows(found), right=(2, 4))])
+
+
+def figures(found: ModelCard) -> list[tuple[str, str]]:
+    """What is measured on a network, as pairs of words."""
+    legal = [
+        ", ".join(str(least + k * step) for k in range(3)) + ", …"
+        for least, step in zip(found.smallest, found.stride, strict=True)
+    ]
+    exact = "exactly what the whole image gives" if found.tile_exact else "nearly what the whole image gives"
+    return [
+        ("parameters", f"{found.parameters:,}"),
+        ("operations", f"{gigas(found.macs)} GMAC for an image of {times((found.in_channels, *found.size))}"),
+        ("outputs", ", ".join(f"{times((h.classes, *h.size))} of {show(h.key)}" for h in found.heads)),
+        ("receptive field", times(found.receptive_field)),
+        ("legal sides", legal[0] if len(set(legal)) == 1 else "; ".join(legal)),
+        ("tiles", f"give {exact}, with a halo of {once(found.halo)}"),
+        ("norm", found.norm),
+    ]
+
+
+def options(name: str) -> str:
+    """What can be set, with the default where the builder says it."""
+    known = arguments(name).items()
+    return ", ".join(key if value is None else f"{key}={value}" for key, value in known)
+
+
+def node_rows(found: ModelCard) -> list[Row]:
+    """The table of nodes: a head, a row a node, a row an output."""
+    rows: list[Row] = [("node", "reads", "channels", "size", "parameters")]
+    for node in found.nodes:
+        reads = ", ".join(
+            show(key) + (f" −{once(crop)}" if any(crop) else "")
+            for key, crop in zip(node.reads, node.crops, strict=True)
+        )
+        rows.append((show(node.key), reads, str(node.width), times(node.size), f"{node.parameters:,}"))
+    for head in found.heads:
+        rows.append(("output", show(head.key), str(head.classes), times(head.size), f"{head.parameters:,}"))
+    return rows
+
+
+def short(source: str) -> str:
+    """A source up to its first year.
+
+    >>> short("Zhou et al. 2018, eq. 1; Zhou et al. 2020 (9,041,601 parameters)")
+    'Zhou et al. 2018'
+    """
+    found = re.match(r".*?\b(19|20)\d\d\b", source)
+    return found[0] if found and len(found[0]) <= 40 else source[:40]
+
+
+def columns(rows: Iterable[Row], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows of cells as lines, each column as wide as it must be."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def gigas(macs: int) -> str:
+    """Operations in 10^9, with a decimal."""
+    return f"{macs / 1e9:,.1f}"
+
+
+def _row(found: ModelCard) -> Row:
+    return (
+        found.name,
+        f"{found.parameters:,}",
+        gigas(found.macs),
+        times((found.in_channels, *found.size)),
+        times((found.classes, *found.output_size)),
+        once(found.receptive_field),
+        once(found.halo),
+        "exact" if found.tile_exact else "no",
+        short(found.source),
     )
 
 
-def _size(sides: tuple[int, ...]) -> str:
-    return "×".join(map(str, sides))
+def _card(name: str, size: str | None) -> ModelCard | str:
+    """The card, or what stands in the way: an optional package, or axes that the size does not suit."""
+    wanted = sides(size)
+    try:
+        return describe(name, wanted)
+    except ImportError as error:
+        return f"needs a package that is not installed ({error})"
+    except ShapeError as error:
+        return str(error)
+    except SkipwayError as error:
+        return "; ".join(str(problem) for problem in error.problems)

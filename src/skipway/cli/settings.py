@@ -1,26 +1,27 @@
 """KEY=VALUE on the command line: arguments of a network's builder."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from skipway.errors import Problem, UsageError
 
 
-def settings(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Key and value of each word; a value is JSON where it can be read as JSON, else text.
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a builder out of `key=value` words.
 
-    Raises:
-        UsageError: A word without an equals sign.
-
-    >>> dict(settings(["up=bilinear", "ndim=3", "pools=[[1, 2, 2]]", "supervised=true"]))
-    {'up': 'bilinear', 'ndim': 3, 'pools': [[1, 2, 2]], 'supervised': True}
+    >>> parsed(["width=16", "up=bilinear", "supervised=true"])
+    {'width': 16, 'up': 'bilinear', 'supervised': True}
     """
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not key or not equals:
-            raise UsageError(Problem(f"found {word!r}", "--set", "KEY=VALUE such as up=bilinear"))
+    config: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise UsageError(Problem(f"found {setting!r}", "--set", "KEY=VALUE, as in width=16"))
+        if key in config:
+            raise UsageError(Problem(f"{key} is set twice", "--set", fix="leave one out"))
         try:
-            yield key, json.loads(text)
+            config[key] = json.loads(value)
         except ValueError:
-            yield key, text
+            config[key] = value
+    return config

@@ -1,15 +1,60 @@
-"""What is said about a network: where it comes from, what it costs, how far it looks."""
+"""What is said about a network: where it comes from, what it costs, how far it looks, node by node."""
 
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from skipway.models.registry import BUILDERS, Builder, build
 from skipway.nn.blocks import norm_of
+from skipway.nn.graph import SkipGraph
+from skipway.nn.nodes import MergeNode
 from skipway.nn.operations import count_macs, count_parameters
+from skipway.shapes import IMAGE, Grid, Path, Window, advance
+from skipway.topology import Node
+
+
+@dataclass(frozen=True)
+class NodeCard:
+    """One node of a network at one input size.
+
+    Attributes:
+        key: `x0_4`, say.
+        reads: Keys of the maps it takes in, in order; `image` stands for the input.
+        crops: Per read and axis, pixels taken off each side.
+        width: Channels.
+        stride: Per axis, input pixels per feature pixel.
+        size: Of its map.
+        parameters: Trainable numbers, those of its branches and of no head.
+    """
+
+    key: str
+    reads: tuple[str, ...]
+    crops: tuple[tuple[int, ...], ...]
+    width: int
+    stride: tuple[int, ...]
+    size: tuple[int, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class HeadCard:
+    """One output of a network at one input size.
+
+    Attributes:
+        key: Of the node that carries it.
+        classes: Channels.
+        size: Of the output.
+        parameters: Trainable numbers.
+    """
+
+    key: str
+    classes: int
+    size: tuple[int, ...]
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -28,10 +73,13 @@ class ModelCard:
         output_size: Size of the last output.
         macs: Multiplications in the convolutions, for one image of `size`.
         receptive_field: Side of the window one output pixel depends on, per axis.
+        halo: Context a tile needs on each side, per axis.
         smallest: Smallest legal input.
         stride: Legal sides repeat with this period.
         norm: Norm of the blocks.
         tile_exact: Whether tiles give what the whole image gives.
+        nodes: Every node, the encoder first, then the decoder in running order.
+        heads: Every output, in order.
     """
 
     name: str
@@ -45,23 +93,25 @@ class ModelCard:
     output_size: tuple[int, ...]
     macs: int
     receptive_field: tuple[int, ...]
+    halo: tuple[int, ...]
     smallest: tuple[int, ...]
     stride: tuple[int, ...]
     norm: str
     tile_exact: bool
+    nodes: tuple[NodeCard, ...]
+    heads: tuple[HeadCard, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The card as a dictionary for JSON."""
         return asdict(self)
 
 
-def describe(name: str, size: Sequence[int] | None = None, **config: Any) -> ModelCard:
+def describe(name: str, size: int | Sequence[int] | None = None, **config: Any) -> ModelCard:
     """Card of a network: what it is, where it comes from, what it costs. No weights are made.
 
     Args:
         name: Name of the builder.
-        size: Input size; the next legal one is taken. Unless given, 256 along each axis, or the 572 of the
-            2015 paper for valid padding; in a volume the 132 of the 2016 one.
+        size: Input size, one side for all axes or a side per axis; see `legal_size`.
         **config: As for `build`.
 
     Raises:
@@ -70,9 +120,8 @@ def describe(name: str, size: Sequence[int] | None = None, **config: Any) -> Mod
     with torch.device("meta"):
         model = build(name, **config)
     shape = model.geometry
-    side = 132 if model.ndim == 3 else 572 if any(shape.margin) else 256
-    at = shape.next_legal(size or (side,) * model.ndim)
-    summary, source = _documented(BUILDERS[name])
+    at = legal_size(model, size)
+    summary, source = documented(BUILDERS[name])
     return ModelCard(
         name=name,
         summary=summary,
@@ -85,14 +134,99 @@ def describe(name: str, size: Sequence[int] | None = None, **config: Any) -> Mod
         output_size=shape.output_size(at),
         macs=count_macs(model, at),
         receptive_field=shape.receptive_field,
+        halo=shape.halo,
         smallest=shape.smallest,
         stride=shape.stride,
         norm=norm_of(model),
         tile_exact=shape.tile_exact,
+        nodes=node_cards(model, at),
+        heads=head_cards(model, at),
     )
 
 
-def _documented(builder: Builder) -> tuple[str, str]:
+def legal_size(model: SkipGraph, size: int | Sequence[int] | None = None) -> tuple[int, ...]:
+    """The next legal input size.
+
+    Args:
+        model: Network.
+        size: One side for all axes or a side per axis. Unless given, 256, or the 572 of the 2015 paper for valid
+            padding; in a volume 128, or the 132 of the 2016 one.
+    """
+    if size is None:
+        valid = any(model.geometry.margin)
+        size = (132 if valid else 128) if model.ndim == 3 else (572 if valid else 256)
+    return model.geometry.next_legal((size,) * model.ndim if isinstance(size, int) else size)
+
+
+def node_cards(model: SkipGraph, size: Sequence[int]) -> tuple[NodeCard, ...]:
+    """What each node of a network is at an input of a legal size: encoder first, decoder in running order.
+
+    Levels that the encoder has no map of, where a backbone starts at a stride above 1, are left out.
+    """
+    encoder = model.encoder
+    strides = [tuple(int(s) for s in stride) for stride in encoder.strides]
+    grids: dict[str, tuple[Grid, ...]] = {}
+    cards: list[NodeCard] = []
+    before, above = 0, IMAGE
+    for level, (width, grid) in enumerate(zip(encoder.widths, model.geometry.levels, strict=True)):
+        if not width:
+            continue
+        key, stage = Node(level, 0).key, encoder.truncated(level + 1)
+        until = count_parameters(cast("nn.Module", stage))
+        grids[key] = grid
+        here = _sizes(grid, size)
+        cards.append(
+            NodeCard(key, (above,), ((0,) * model.ndim,), width, strides[level], here, until - before)
+        )
+        before, above = until, key
+    for node, _ in model.topology.schedule():
+        module = cast("MergeNode", model.nodes[node.key])
+        reads = tuple(source.key for source in model.topology.reads[node])
+        grids[node.key] = advance(grids[reads[0]], module.paths[0])
+        cards.append(
+            NodeCard(
+                key=node.key,
+                reads=reads,
+                crops=tuple(_crop(path, model.ndim) for path in module.paths),
+                width=module.width,
+                stride=strides[node.level],
+                size=_sizes(grids[node.key], size),
+                parameters=count_parameters(module),
+            )
+        )
+    return tuple(cards)
+
+
+def head_cards(model: SkipGraph, size: Sequence[int]) -> tuple[HeadCard, ...]:
+    """What each output of a network is at an input of a legal size."""
+    return tuple(
+        HeadCard(
+            node.key,
+            model.classes,
+            model.geometry.output_size(size, node.key),
+            count_parameters(model.heads[node.key]),
+        )
+        for node in model.topology.outputs
+    )
+
+
+def _sizes(grids: Sequence[Grid], size: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(grid.size(n)) for grid, n in zip(grids, size, strict=True))
+
+
+def _crop(path: Path, ndim: int) -> tuple[int, ...]:
+    """Pixels that the crops on a path take off each side: a crop is a window of one pixel, padded by less than 0."""
+    return tuple(
+        sum(
+            -step.padding
+            for step in (layer[axis] for layer in path)
+            if isinstance(step, Window) and step.kernel == 1 and step.padding < 0
+        )
+        for axis in range(ndim)
+    )
+
+
+def documented(builder: Builder) -> tuple[str, str]:
     """First line and `Source:` paragraph of a builder's docstring, which is the one place that has them."""
     summary, *paragraphs = (inspect.getdoc(builder) or "").split("\n\n")
     sources = [" ".join(text.split()) for text in paragraphs if text.startswith("Source: ")]

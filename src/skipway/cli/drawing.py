@@ -1,0 +1,101 @@
+"""What `skipway draw` does: from words on the command line to an SVG file."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipway.cli.settings import parsed
+from skipway.draw import lay_out, svg
+from skipway.errors import Problem, ShapeError, TopologyError, UsageError
+from skipway.models import BUILDERS, arguments, build
+from skipway.models.cards import documented
+from skipway.runs import replacing
+
+
+def drawing(
+    name: str, settings: Sequence[str] = (), *, size: str | None = None, level: int | None = None
+) -> str:
+    """SVG of a network.
+
+    Args:
+        name: Of the builder.
+        settings: Arguments of the builder as `key=value`, the value in JSON or else a string.
+        size: Input size as typed, see `sides`.
+        level: Output that is kept; what pruning to it drops turns grey.
+
+    Raises:
+        UsageError: Something of this cannot be.
+    """
+    config = parsed(settings)
+    _check_keys(name, config)
+    try:
+        with torch.device("meta"):
+            model = build(name, **config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        fix = "other values with --set, as KEY=VALUE"
+        raise UsageError(Problem(f"{name} cannot be built: {error}", " ".join(settings), fix=fix)) from error
+    try:
+        figure = lay_out(
+            model,
+            sides(size),
+            level=level,
+            title=" ".join([name, *settings]),
+            source=documented(BUILDERS[name])[1],
+        )
+    except TopologyError as error:
+        raise UsageError(
+            Problem(str(error), "--level", fix="--set supervised=true, or another level")
+        ) from error
+    except ShapeError as error:
+        raise UsageError(
+            Problem(str(error), "--size", fix="one side for all axes, or one per axis")
+        ) from error
+    return svg(figure)
+
+
+def save(text: str, path: Path, *, overwrite: bool) -> None:
+    """Write a drawing, over another file only when told so.
+
+    Raises:
+        UsageError: The file is there already, or its folder is not.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(Problem("the file exists already", str(path), fix="--overwrite, or another -o"))
+    if not path.parent.is_dir():
+        raise UsageError(Problem("there is no such folder", str(path.parent), fix="make it, or another -o"))
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def sides(size: str | None) -> tuple[int, ...] | int | None:
+    """A size as typed: one side for all axes, or one per axis.
+
+    >>> sides("572"), sides("32x128x128"), sides(None)
+    (572, (32, 128, 128), None)
+    """
+    if size is None:
+        return None
+    parts = size.replace("×", "x").split("x")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(Problem(f"found {size!r}", "--size", "a side in pixels, or sides as in 32x128x128"))
+    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
+
+
+def _check_keys(name: str, config: dict[str, Any]) -> None:
+    if name not in BUILDERS:
+        return  # `build` knows what to say
+    known = ["in_channels", "classes", *arguments(name)]
+    for key in config:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            raise UsageError(
+                Problem(
+                    f"{name} has no argument {key!r}",
+                    "--set",
+                    f"one of {', '.join(known)}",
+                    f"--set {near[0]}=…" if near else f"see `skipway models {name}`",
+                )
+            )
