@@ -203,5 +203,12 @@ def norm_of(model: nn.Module) -> str:
 
 
 def tile_exact(model: nn.Module) -> bool:
-    """Whether no module takes statistics over space when it predicts; instance and group norm do."""
-    return not any(isinstance(module, (*INSTANCE_NORMS, nn.GroupNorm)) for module in model.modules())
+    """Whether no module looks at the whole map when it predicts.
+
+    Instance and group norm take statistics over it. A module of another kind says so by an attribute
+    `tile_exact`.
+    """
+    return not any(
+        isinstance(module, (*INSTANCE_NORMS, nn.GroupNorm)) or getattr(module, "tile_exact", True) is False
+        for module in model.modules()
+    )

@@ -11,6 +11,7 @@ from skipway.nn.blocks import tile_exact
 from skipway.nn.encoders import Encoder
 from skipway.nn.heads import Head
 from skipway.nn.nodes import MergeNode, Read
+from skipway.nn.presence import gated
 from skipway.shapes import IMAGE, Grid, Path, advance, align, measure
 from skipway.topology import Node, Topology
 
@@ -31,6 +32,8 @@ class SkipGraph(nn.Module):
         make_node: Builds the module of a decoder node.
         make_head: Builds the head of an output node.
         name: Name for messages.
+        gate: An encoder node and the module that makes presence logits (B, 2) of its map; they come before
+            the other outputs and empty them in the images that they call absent.
 
     Attributes:
         topology: As given, without what its outputs do not need.
@@ -40,12 +43,19 @@ class SkipGraph(nn.Module):
         ndim: Number of spatial axes.
 
     Raises:
-        TopologyError: The topology needs more levels than the encoder has.
+        TopologyError: The topology needs more levels than the encoder has, or not the one the gate reads.
         ShapeError: The maps that a node reads cannot be brought to one size.
     """
 
     def __init__(
-        self, topology: Topology, encoder: Encoder, make_node: MakeNode, make_head: MakeHead, *, name: str
+        self,
+        topology: Topology,
+        encoder: Encoder,
+        make_node: MakeNode,
+        make_head: MakeHead,
+        *,
+        name: str,
+        gate: tuple[Node, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if topology.depth > len(encoder.widths):
@@ -59,6 +69,10 @@ class SkipGraph(nn.Module):
         self.ndim = len(encoder.strides[0])
         self.nodes = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.gates = nn.ModuleDict({gate[0].key: gate[1]} if gate else {})
+        self._gate = gate[0] if gate else None
+        if gate and (gate[0].column or gate[0] not in self.topology.needed()):
+            raise TopologyError(f"{name}: its gate reads {gate[0].key}, which no output needs of the encoder")
         self._plan = _plan(self.topology, len(self.encoder.widths))
         edges = self._build(make_node, make_head)
         self.classes: int = next(head.classes for head in self.heads.values() if isinstance(head, Head))
@@ -108,13 +122,14 @@ class SkipGraph(nn.Module):
             x: Images (B, in_channels, *S) with S legal by `geometry`.
 
         Returns:
-            One (B, classes, *S − 2 margin) per output.
+            One (B, classes, *S − 2 margin) per output; with a gate, presence logits (B, 2) before them.
 
         Raises:
             ShapeError: S is not legal, or the channels differ.
         """
         self._check(x)
         live = dict(zip(self._levels, self.encoder(x), strict=True))  # hold no other reference to a map
+        presence = [gate(live[key]) for key, gate in self.gates.items()]
         logits: dict[str, Tensor] = {}
         for key, sources, spent in self._plan:
             if sources:
@@ -123,7 +138,8 @@ class SkipGraph(nn.Module):
                 logits[key] = self.heads[key](live[key])
             if key in spent:
                 del live[key]
-        return tuple(logits[key] for key in self._outputs)
+        found = tuple(logits[key] for key in self._outputs)
+        return (*presence, *(gated(output, presence[0]) for output in found)) if presence else found
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != self.ndim + 2 or x.shape[1] != self.in_channels:
@@ -135,7 +151,7 @@ class SkipGraph(nn.Module):
         """The network that computes only the output in column `level` (L1, L2, … of UNet++).
 
         It shares its weights with this one, drops every node and encoder level that output does not need, and
-        keeps the names of the rest. Its output equals this network's to the bit.
+        keeps the names of the rest. Its output equals this network's to the bit; a gate stays.
 
         Raises:
             TopologyError: No output stands in that column.
@@ -152,6 +168,7 @@ class SkipGraph(nn.Module):
             lambda node, _: cast("MergeNode", self.nodes[node.key]),
             lambda node, *_: cast("Head", self.heads[node.key]),
             name=self.name,
+            gate=self._gate and (self._gate, self.gates[self._gate.key]),
         )
         return pruned.train(self.training)
 
