@@ -130,7 +130,7 @@ def test_no_arrow_passes_through_a_box(case):
 def test_every_read_has_an_arrow_from_edge_to_edge(case):
     model, drawing = network(*case), drawn(case)
     wanted = {(source.key, node.key) for node, reads in model.topology.reads.items() for source in reads}
-    levels = [Node(level, 0).key for level in range(len(model.encoder.widths))]
+    levels = [Node(level, 0).key for level, width in enumerate(model.encoder.widths) if width]
     wanted |= set(zip(["image", *levels], levels, strict=False))
     wanted |= {(node.key, f"heads.{node.key}") for node in model.topology.outputs}
     assert len(drawing.arrows) == len(wanted)

@@ -38,7 +38,7 @@ def unet_plus_plus_loss(logits: Tensor, target: Tensor, weights: Tensor | None =
     Returns:
         A scalar, −1 at best; −1 with zero gradient when every pixel is ignored.
 
-    Source: Zhou et al. 2018 (DLMIA), section 3.2.
+    Source: Zhou et al. 2018 (DLMIA), deep supervision.
 
     >>> import torch
     >>> two = torch.tensor([[[0.0, 0.0]]])
@@ -87,7 +87,7 @@ def unet_plus_plus_2020_loss(logits: Tensor, target: Tensor, weights: Tensor | N
     Returns:
         A scalar, −1 at best; 0 with zero gradient when every pixel is ignored.
 
-    Source: after Zhou et al. 2020 (T-MI), section III; see above.
+    Source: after Zhou et al. 2020 (T-MI); see above.
     """
     whole, index, known = read(logits, target)
     entropy = F.cross_entropy(whole, index, reduction="none")
@@ -108,7 +108,7 @@ def unet_3_plus_loss(logits: Tensor, target: Tensor, weights: Tensor | None = No
     Returns:
         A scalar; 0 with zero gradient when every pixel is ignored.
 
-    Source: Huang et al. 2020, section 2.3.
+    Source: Huang et al. 2020, full-scale deep supervision.
     """
     return focal(logits, target, weights) + ms_ssim_loss(logits, target) + iou_loss(logits, target)
 

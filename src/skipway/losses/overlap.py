@@ -149,7 +149,7 @@ def vnet_dice_loss(logits: Tensor, target: Tensor, weights: Tensor | None = None
     Raises:
         ValueError: There are weights.
 
-    Source: Milletari et al. 2016, section 3.
+    Source: Milletari et al. 2016, Dice loss layer.
     """
     refuse(weights, "vnet_dice_loss")
     return soft_dice_loss(logits, target, smooth=TINY, squared=True, per_image=True)
@@ -169,7 +169,7 @@ def iou_loss(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> T
     Raises:
         ValueError: There are weights.
 
-    Source: Huang et al. 2020, section 2.3; the mean over images as in the authors' code.
+    Source: Huang et al. 2020, full-scale deep supervision; the mean over images as in the authors' code.
     """
     refuse(weights, "iou_loss")
     return 1 - soft_iou(*class_maps(logits, target)).mean()

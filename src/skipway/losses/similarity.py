@@ -74,7 +74,7 @@ def ms_ssim_loss(logits: Tensor, target: Tensor, weights: Tensor | None = None) 
     Raises:
         ValueError: There are weights.
 
-    Source: Huang et al. 2020, section 2.3.
+    Source: Huang et al. 2020, full-scale deep supervision.
     """
     refuse(weights, "ms_ssim_loss")
     return 1 - ms_ssim(*class_maps(logits, target)).mean()

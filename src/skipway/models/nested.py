@@ -8,6 +8,7 @@ from skipway.models.assemble import Options, Row, ending, family_encoder, heads,
 from skipway.nn.blocks import Style, norm_init
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode, Read, full_scale_node
+from skipway.nn.presence import Presence
 from skipway.topology import Node
 
 
@@ -71,6 +72,7 @@ def unet_3_plus(
     backbone: str | None = None,
     stem: bool = False,
     supervised: bool = False,
+    guided: bool = False,
 ) -> SkipGraph:
     """UNet 3+: every decoder node reads every scale, each through `width` channels.
 
@@ -86,8 +88,13 @@ def unet_3_plus(
         stem: …
         supervised: Whether every decoder node and the bottom of the encoder carry a head, up-sampled to the
             image.
+        guided: Whether the bottom of the encoder also says if the image holds any foreground, and empties all
+            outputs where it says no: the classification-guided module. Its logits (B, 2) are the first
+            output. As published it gates in training as in prediction, so an image that it calls empty
+            teaches the segmentation nothing in that step; and tiles are judged one by one.
 
-    Source: Huang et al. 2020, eq. 1 and fig. 2 (26,971,777 parameters for 3 -> 1; 26,989,637 supervised).
+    Source: Huang et al. 2020, eq. 1, fig. 2 and the classification-guided module (26,971,777
+        parameters for 3 -> 1; 26,989,637 supervised; 26,991,687 guided too).
     """
     style = Style(ndim=ndim, norm=norm, bias=True)
     encoder = family_encoder(in_channels, style, width, depth, backbone=backbone, stem=stem)
@@ -95,8 +102,11 @@ def unet_3_plus(
     def make_node(_: Node, reads: Sequence[Read]) -> MergeNode:
         return full_scale_node(reads, width, style, up=up)
 
-    table = ending(topology.unet_3_plus, supervised)(len(encoder.widths))
-    graph = SkipGraph(table, encoder, make_node, heads(classes, style, kernel=3, up=up), name="unet_3_plus")
+    depth = len(encoder.widths)
+    gate = (Node(depth - 1, 0), Presence(encoder.widths[-1], style)) if guided else None
+    make_head = heads(classes, style, kernel=3, up=up)
+    table = ending(topology.unet_3_plus, supervised)(depth)
+    graph = SkipGraph(table, encoder, make_node, make_head, name="unet_3_plus", gate=gate)
     initialised(graph)
     norm_init(graph.nodes if backbone else graph, std=0.02)
     return graph

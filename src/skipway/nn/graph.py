@@ -13,6 +13,7 @@ from skipway.nn.blocks import tile_exact
 from skipway.nn.encoders import Encoder
 from skipway.nn.heads import AnyHead
 from skipway.nn.nodes import MergeNode, Read, inside
+from skipway.nn.presence import gated
 from skipway.shapes import IMAGE, Grid, Path, advance, align, crop_layer, measure
 from skipway.topology import Node, Topology
 
@@ -35,6 +36,8 @@ class SkipGraph(nn.Module):
         make_node: Builds the module of a decoder node.
         make_head: Builds the head of an output node.
         name: Name for messages.
+        gate: An encoder node and the module that makes presence logits (B, 2) of its map; they come before
+            the other outputs and empty them in the images that they call absent.
 
     Attributes:
         topology: As given, without the levels that the encoder has no map of and what the outputs do not need.
@@ -44,13 +47,20 @@ class SkipGraph(nn.Module):
         ndim: Number of spatial axes.
 
     Raises:
-        TopologyError: The topology needs more levels than the encoder has, or an output would be left with
-            nothing to read.
+        TopologyError: The topology needs more levels than the encoder has, an output would be left with nothing
+            to read, or the gate's level is not there.
         ShapeError: The maps that a node reads cannot be brought to one size.
     """
 
     def __init__(
-        self, topology: Topology, encoder: Encoder, make_node: MakeNode, make_head: MakeHead, *, name: str
+        self,
+        topology: Topology,
+        encoder: Encoder,
+        make_node: MakeNode,
+        make_head: MakeHead,
+        *,
+        name: str,
+        gate: tuple[Node, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if topology.depth > len(encoder.widths):
@@ -65,6 +75,10 @@ class SkipGraph(nn.Module):
         self.ndim = len(encoder.strides[0])
         self.nodes = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.gates = nn.ModuleDict({gate[0].key: gate[1]} if gate else {})
+        self._gate = gate[0] if gate else None
+        if gate and (gate[0].column or gate[0] not in self.topology.needed()):
+            raise TopologyError(f"{name}: its gate reads {gate[0].key}, which no output needs of the encoder")
         self._crops: dict[str, tuple[Any, ...]] = {}
         self._maps = tuple(Node(level, 0) for level, width in enumerate(self.encoder.widths) if width)
         self._plan = _plan(self.topology, self._maps)
@@ -123,7 +137,7 @@ class SkipGraph(nn.Module):
             x: Images (B, in_channels, *S) with S legal by `geometry`.
 
         Returns:
-            One (B, classes, *S − 2 margin) per output.
+            One (B, classes, *S − 2 margin) per output; with a gate, presence logits (B, 2) before them.
 
         Raises:
             ShapeError: S is not legal, or the channels differ.
@@ -141,9 +155,8 @@ class SkipGraph(nn.Module):
 
     def _run(self, x: Tensor, compute: Callable[[MergeNode, list[Tensor]], Tensor]) -> tuple[Tensor, ...]:
         self._check(x)
-        live = {
-            node.key: found for node, found in zip(self._maps, self.encoder(x), strict=True)
-        }  # hold no other reference to a map
+        live = self._encoded(x)  # hold no other reference to a map
+        presence = [gate(live[key]) for key, gate in self.gates.items()]
         logits: dict[str, Tensor] = {}
         for key, sources, spent in self._plan:
             if sources:
@@ -155,7 +168,11 @@ class SkipGraph(nn.Module):
                     logits[key] = logits[key][self._crops[key]]
             if key in spent:
                 del live[key]
-        return tuple(logits[key] for key in self._outputs)
+        found = tuple(logits[key] for key in self._outputs)
+        return (*presence, *(gated(output, presence[0]) for output in found)) if presence else found
+
+    def _encoded(self, x: Tensor) -> dict[str, Tensor]:
+        return {node.key: found for node, found in zip(self._maps, self.encoder(x), strict=True)}
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != self.ndim + 2 or x.shape[1] != self.in_channels:
@@ -167,7 +184,7 @@ class SkipGraph(nn.Module):
         """The network that computes only the output in column `level` (L1, L2, … of UNet++).
 
         It shares its weights with this one, drops every node and encoder level that output does not need, and
-        keeps the names of the rest. Its output equals this network's to the bit.
+        keeps the names of the rest. Its output equals this network's to the bit; a gate stays.
 
         Raises:
             TopologyError: No output stands in that column.
@@ -184,6 +201,7 @@ class SkipGraph(nn.Module):
             lambda node, _: cast("MergeNode", self.nodes[node.key]),
             lambda node, *_: cast("AnyHead", self.heads[node.key]),
             name=self.name,
+            gate=self._gate and (self._gate, self.gates[self._gate.key]),
         )
         return pruned.train(self.training)
 

@@ -20,7 +20,7 @@ def combine(outputs: Sequence[Tensor], how: Outputs = "last") -> Tensor:
 
     Args:
         outputs: Logits of shape (B, K, *S); larger ones (valid convolutions) are cropped to the last one's
-            centre.
+            centre, those without spatial axes (presence of foreground) are left out.
         how: "last" or "mean".
 
     Returns:
@@ -36,11 +36,12 @@ def combine(outputs: Sequence[Tensor], how: Outputs = "last") -> Tensor:
         return outputs[-1]
     if how != "mean":
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {how!r}")
-    logits = torch.stack([_centre(output, outputs[-1].shape[2:]) for output in outputs])
+    maps = [output for output in outputs if output.ndim > 2]
+    logits = torch.stack([_centre(output, outputs[-1].shape[2:]) for output in maps])
     if logits.shape[2] == 1:
         inside, outside = F.logsigmoid(logits), F.logsigmoid(-logits)
         return torch.logsumexp(inside, 0) - torch.logsumexp(outside, 0)
-    return torch.logsumexp(F.log_softmax(logits, 2), 0) - log(len(outputs))
+    return torch.logsumexp(F.log_softmax(logits, 2), 0) - log(len(maps))
 
 
 def class_map(logits: Tensor) -> Tensor:
