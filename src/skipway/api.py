@@ -26,7 +26,7 @@ from skipway.runs import Run
 from skipway.tasks import TASKS
 from skipway.training.claim import asked_for, claim, command_of, require_outside, stored, versions
 from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import run_training
+from skipway.training.session import first_weights, run_training
 
 Event = Callable[[Mapping[str, Any]], None]
 
@@ -208,6 +208,8 @@ def train_run(
     run = claim(output, asked)
     checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
     prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
+    if prepared.plan.pretrained is not None and not run.exists:
+        first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)
     with run.locked():
         claim(output, asked)  # again: somebody may have been here since

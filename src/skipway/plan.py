@@ -90,8 +90,6 @@ class Request:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
         if self.steps is not None and self.seconds is not None:
             problems.append(Problem("both --steps and --time are given", "train", "one of them"))
-        if self.pretrained is not None and self.backbone is None:
-            problems.append(Problem("no --backbone to fill", "--pretrained", "a backbone such as resnet34"))
         if not 0 <= self.seed < 2**63:
             problems.append(Problem(f"found {self.seed}", "--seed", "0 to 2^63 - 1"))
         problems += self._strangers()
@@ -255,7 +253,7 @@ def _config(model: str, request: Request, channels: int, values: int, *, narrow:
     if "width" in known:
         width = request.width or (BACKBONE_WIDTH if request.backbone else _width(model, narrow=narrow))
         config["width"] = width
-    if "depth" in known:
+    if "depth" in known and (request.depth or request.backbone is None):  # else all levels of the backbone
         config["depth"] = request.depth or known["depth"] or 5
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}

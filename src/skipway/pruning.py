@@ -270,7 +270,8 @@ def _write(
 def _require_equal(whole: SkipGraph, part: SkipGraph, size: tuple[int, ...], device: torch.device) -> None:
     """Run both once; the output that was kept must not differ in a bit."""
     image = torch.randn(1, whole.in_channels, *size).to(device)
-    at = whole.topology.outputs.index(part.topology.outputs[-1])
+    outputs = whole.topology.outputs
+    at = outputs.index(part.topology.outputs[-1]) - len(outputs)  # from the end: presence logits come first
     with evaluating(whole), evaluating(part):
         if not torch.equal(whole.frugal(image)[at], part.frugal(image)[-1]):
             raise NumericalError(

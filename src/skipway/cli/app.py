@@ -89,7 +89,10 @@ def train(
     as_json: Json = False,
     help_all: HelpAll = False,
     loss: Annotated[
-        str | None, typer.Option(hidden=True, help="ce-dice, ce, weighted-ce-dice or weighted-ce.")
+        str | None,
+        typer.Option(
+            hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,

@@ -116,6 +116,8 @@ def described(
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
     )
+    trained = "" if plan.pretrained is None else f", encoder trained before: {plan.pretrained}"
+    eta = f" on all outputs, {plan.supervision} weights" if plan.config.get("supervised") else ""
     return {
         "data": f"{len(checked.records)} pairs of {checked.pairs.images_root} and {checked.pairs.masks_root}: "
         f"{checked.pairs.rule}",
@@ -124,8 +126,8 @@ def described(
         "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
         f"{100 * data.touching:.0f} % touch another" + small,
         "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
-        "model": f"{plan.model} ({config}), {parameters:,} parameters [--model]",
-        "loss": f"{plan.loss}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
+        "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
+        "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",

@@ -18,11 +18,13 @@ from skipway.losses import LOSSES, Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
+from skipway.plan import Plan
 from skipway.predict.logits import log_odds
 from skipway.predict.predictor import Predictor
+from skipway.pretrained import load_pretrained
 from skipway.runs import Run
 from skipway.training.dataset import TrainingSet
-from skipway.training.loop import Hooks, Validation, batch_number, fit
+from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
 from skipway.training.schedule import VALIDATIONS
 
@@ -64,7 +66,8 @@ def run_training(
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
-    model = build(plan.model, **plan.config)
+    going_on = (run.path / STATE).is_file()
+    model = build(plan.model, **plan.config) if going_on else first_weights(plan)
     samples = TrainingSet(split.train_pairs, task, prepared.normalisation, weighted=plan.weighted)
     batches = BatchPlan(
         seed=plan.seed,
@@ -96,6 +99,18 @@ def run_training(
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
     return fit(plan, model, loss, run, hooks, device, spent=spent)
+
+
+def first_weights(plan: Plan) -> SkipGraph:
+    """The network of a plan as it starts: drawn weights, and trained ones in its backbone where that is asked for.
+
+    Raises:
+        SkipwayError: see `skipway.pretrained.load_pretrained`.
+    """
+    model = build(plan.model, **plan.config)
+    if plan.pretrained is not None:
+        load_pretrained(model, plan.pretrained)
+    return model
 
 
 def _read_ahead(samples: TrainingSet, limit: float) -> float:
