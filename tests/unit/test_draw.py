@@ -293,6 +293,12 @@ def test_a_head_says_by_how_much_it_up_samples():
     assert [text.text for text in boxes["heads.x0_4"].texts] == ["output", "1 class", "256×256"]
 
 
+def test_the_heading_says_where_tiles_are_not_exact():
+    printed = {norm: drawn(("unet", ("norm", norm))).texts[1].text for norm in ("batch", "instance")}
+    assert printed["batch"].endswith("halo\u00a096")
+    assert printed["instance"].endswith("tiles\u00a0not\u00a0exact")
+
+
 def test_levels_that_an_encoder_has_no_map_of_are_not_drawn():
     with torch.device("meta"):
         unread = Topology({Node(1, 1): (Node(1, 0), Node(2, 0)), Node(0, 2): (Node(1, 1),)}, (Node(0, 2),))

@@ -90,9 +90,7 @@ def train(
     help_all: HelpAll = False,
     loss: Annotated[
         str | None,
-        typer.Option(
-            hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."
-        ),
+        typer.Option(hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."),
     ] = None,
     backbone: Annotated[
         str | None,

@@ -54,7 +54,8 @@ def table(size: str | None = None) -> str:
             problems.append(f"{name}: {found}")
     notes = [
         "GMAC: 10^9 multiplications for one image of the size under `at`. Field: receptive field, pixels a side.",
-        "Halo: context of a tile on each side. Tiles: whether they give exactly what the whole image gives.",
+        "Halo: context of a tile on each side. Tiles: whether they give exactly what the whole image gives;",
+        "where not, some layer looks at the whole image, and field and halo are those of the others.",
         "All at the published defaults; `skipway models NAME` tells all, `skipway draw NAME` draws it.",
     ]
     return "\n".join([*columns(rows, right=(1, 2)), "", *problems, *notes])

@@ -18,7 +18,8 @@ Written by `uv run python docs/make.py` from the builders in `skipway.models`; c
 `skipway train --model NAME` trains any of them, `skipway models NAME` prints the figures at another `--size`,
 `skipway draw NAME` draws it. Figures are those of the published defaults. GMAC: 10^9 multiplications for one image of
 the size given. Field: receptive field, pixels a side. Halo: context that a tile needs on each side. Exact: tiles give
-what the whole image gives. What X[i,j] and the reads are: [the grid](../concepts/the-grid.md).
+what the whole image gives; where not, some layer looks at the whole image, and field and halo are those of the others.
+What X[i,j] and the reads are: [the grid](../concepts/the-grid.md).
 """
 
 

@@ -261,6 +261,6 @@ def _costs(model: SkipGraph, at: tuple[int, ...]) -> str:
         f"{count_parameters(model):,} parameters",
         f"{count_macs(model, at) / 1e9:.1f} GMAC at {times((model.in_channels, *at))}",
         f"receptive field {times(shape.receptive_field)}",
-        f"halo {once(shape.halo)}",
+        f"halo {once(shape.halo)}" if shape.tile_exact else "tiles not exact",
     )
     return " · ".join(fact.replace(" ", KEEP) for fact in facts)
