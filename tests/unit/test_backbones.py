@@ -379,3 +379,9 @@ def test_a_run_folder_needs_neither_the_file_nor_the_cache_to_load(hub, tmp_path
     with torch.no_grad():
         assert torch.allclose(loaded(image)[0], model(image)[0], atol=1e-6)
     assert hub == []
+
+
+@pytest.mark.parametrize(("name", "exact"), [("resnet10t", True), ("mobilenetv3_small_050", False)])
+def test_a_network_is_as_exact_in_tiles_as_its_backbone(name, exact):
+    with torch.device("meta"):
+        assert models.unet(backbone=name, width=4).geometry.tile_exact is exact
