@@ -66,5 +66,5 @@ def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> 
     Source: Ronneberger et al. 2015, with padding and norm as in milesial/Pytorch-UNet (31,037,698 for 3 ->
         2).
     """
-    halve = options.get("up", "transposed") != "transposed"
+    halve = options.get("up", "transposed") in ("bilinear", "nearest")
     return plain_network("unet", topology.unet, in_channels, classes, halve=halve, **options)

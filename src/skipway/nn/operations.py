@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm
+from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm, Repeat
 from skipway.nn.graph import SkipGraph
 from skipway.nn.paths import path_of
 from skipway.shapes import Grid, advance
 
-_NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, ChannelLayerNorm)
+_PER_CHANNEL = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, ChannelLayerNorm, nn.PReLU, Repeat)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -41,7 +41,7 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
             if isinstance(child, (*CONVOLUTIONS, *TRANSPOSED)):
                 shells.append(_Shell(child))
                 setattr(parent, name, shells[-1])
-            elif isinstance(child, _NORMS):
+            elif isinstance(child, _PER_CHANNEL):
                 setattr(parent, name, nn.Identity())
     with torch.no_grad():
         twin(torch.zeros(()).expand(1, model.in_channels, *size))
