@@ -7,7 +7,10 @@ from typing import Any
 
 from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
+from skipway.models.attention import attention_unet, r2_attention_unet, r2_unet
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
+from skipway.models.nnunet import nnunet, nnunet_residual
+from skipway.models.residual import residual_unet, vnet
 from skipway.models.unets import unet, unet_2015
 from skipway.nn.graph import SkipGraph
 
@@ -20,6 +23,13 @@ BUILDERS: Mapping[str, Builder] = {
     "unet_plus": unet_plus,
     "unet_plus_plus": unet_plus_plus,
     "unet_3_plus": unet_3_plus,
+    "residual_unet": residual_unet,
+    "attention_unet": attention_unet,
+    "r2_unet": r2_unet,
+    "r2_attention_unet": r2_attention_unet,
+    "vnet": vnet,
+    "nnunet": nnunet,
+    "nnunet_residual": nnunet_residual,
 }
 
 
