@@ -4,10 +4,13 @@ A builder takes plain keyword arguments, which a run folder can store as JSON, a
 weights drawn from torch's global generator. Defaults are the published ones.
 """
 
+from skipway.models.attention import attention_unet, r2_attention_unet, r2_unet
 from skipway.models.cards import ModelCard, describe
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
+from skipway.models.nnunet import nnunet, nnunet_residual
 from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes
+from skipway.models.residual import residual_unet, vnet
 from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 
@@ -16,13 +19,19 @@ __all__ = [
     "Builder",
     "ModelCard",
     "arguments",
+    "attention_unet",
     "build",
     "describe",
     "fcn",
     "fcn_8s",
     "fcn_16s",
     "fcn_32s",
+    "nnunet",
+    "nnunet_residual",
     "published_classes",
+    "r2_attention_unet",
+    "r2_unet",
+    "residual_unet",
     "trans_unet",
     "trans_unet_small",
     "unet",
@@ -33,5 +42,6 @@ __all__ = [
     "unet_plus",
     "unet_plus_plus",
     "unet_two_level",
+    "vnet",
     "wide_unet",
 ]

@@ -27,12 +27,17 @@ class Options(TypedDict, total=False):
         width: Channels of the finest level; each level below has twice as many. With a backbone, of the decoder.
         depth: Number of levels.
         ndim: Number of spatial axes, 2 or 3.
-        up: `transposed`, `bilinear` (along every axis of a volume) or `nearest`.
+        up: `transposed`, `bilinear` (along every axis of a volume), `nearest` or `nearest_conv` (a 3-wide
+            convolution follows).
         norm: `batch`, `channel_layer`, `instance`, `group` or `none`; see `nn.blocks.Style`.
+        activation: `relu`, `leaky_relu` or `prelu`.
+        bias: Whether the convolutions of the blocks have a bias; unless given, exactly when there is no norm.
         padding: `same` or `valid`.
-        dropout: Rate after each ReLU.
-        block: `plain` or `residual`; see `nn.blocks.Style`.
+        dropout: Rate after each activation.
+        block: `plain`, `residual`, `residual_each`, `preactivation`, `recurrent` or `recurrent_residual`; see
+            `nn.blocks.Style`.
         merge: `concat` or `sum`.
+        gate: Whether each skip passes an attention gate; see `nn.nodes.AttentionGate`.
         pools: Pooling factor per axis before each level after the first, for voxels that are not cubes; 2
             unless given.
         backbone: Encoder by the name that timm gives it, such as `resnet34`; images then have two axes. Nodes
@@ -45,10 +50,13 @@ class Options(TypedDict, total=False):
     ndim: int
     up: str
     norm: str
+    activation: str
+    bias: bool | None
     padding: str
     dropout: float
     block: str
     merge: str
+    gate: bool
     pools: Sequence[Sequence[int]] | None
     backbone: str | None
     stem: bool
@@ -65,14 +73,18 @@ def plain_network(
     ndim: int = 2,
     up: str | None = None,
     norm: str = "batch",
+    activation: str = "relu",
+    bias: bool | None = None,
     padding: str = "same",
     dropout: float = 0.0,
     block: str = "plain",
     merge: str = "concat",
+    gate: bool = False,
     pools: Sequence[Sequence[int]] | None = None,
     backbone: str | None = None,
     stem: bool = False,
     halve: bool = False,
+    recurrences: int = 2,
 ) -> SkipGraph:
     """A network of plain nodes over any topology, and of plain encoder stages or a backbone.
 
@@ -81,22 +93,35 @@ def plain_network(
         row: The topology at any depth.
         in_channels: Channels of the image.
         classes: Number of output channels.
-        width: See `Options`, like all that follow but the last; 64, or 16 with a backbone, unless given.
+        width: See `Options`, like all that follow but the last two; 64, or 16 with a backbone, unless given.
         depth: 5, or all levels of the backbone, unless given.
         ndim: …
         up: `transposed`, or `nearest` with a backbone, unless given.
         norm: …
+        activation: …
+        bias: …
         padding: …
         dropout: …
         block: …
         merge: …
+        gate: …
         pools: …
         backbone: …
         stem: …
         halve: Whether each block of the decoder halves the channels for the level above, as up-sampling
             without weights wants it; a backbone's widths are its own, so that nothing is halved.
+        recurrences: How often the convolutions of a recurrent block are used again.
     """
-    style = Style(ndim=ndim, norm=norm, padding=padding, dropout=dropout, block=block)
+    style = Style(
+        ndim=ndim,
+        norm=norm,
+        padding=padding,
+        bias=bias,
+        dropout=dropout,
+        block=block,
+        activation=activation,
+        recurrences=recurrences,
+    )
     own = backbone is None
     encoder = family_encoder(
         in_channels, style, width, depth, pools=pools, backbone=backbone, stem=stem, halve=halve
@@ -107,9 +132,8 @@ def plain_network(
     def make_node(node: Node, reads: Sequence[Read]) -> MergeNode:
         here = widths[node.level]
         after = here // 2 if halved and node.level else here
-        return plain_node(
-            reads, (here, after), style, up=up or ("transposed" if own else "nearest"), merge=merge
-        )
+        kind = up or ("transposed" if own else "nearest")
+        return plain_node(reads, (here, after), style, up=kind, merge=merge, gate=gate)
 
     make_head = heads(classes, style, kernel=1 if own else 3)
     return initialised(SkipGraph(row(len(encoder.widths)), encoder, make_node, make_head, name=name))
@@ -140,7 +164,7 @@ def family_encoder(
         widths = doubling(width or 64, depth)
         if halve:
             widths[-1] = widths[-2]
-        return plain_encoder(in_channels, widths, pool_factors(pools, depth, style.ndim), style)
+        return plain_encoder(in_channels, widths, between_levels(pools, depth, style.ndim), style)
     if style.ndim != 2:
         raise ValueError(f"the backbone {backbone} takes images of 2 axes, not {style.ndim}")
     if pools is not None:
@@ -149,16 +173,19 @@ def family_encoder(
     return backbone_encoder(backbone, in_channels, depth, stem=first, style=style)
 
 
-def pool_factors(pools: Sequence[Sequence[int]] | None, depth: int, ndim: int) -> list[tuple[int, ...]]:
-    """Pooling factor per axis before each level after the first: `pools`, or 2 everywhere.
+def between_levels(
+    factors: Sequence[Sequence[int]] | None, depth: int, ndim: int, *, name: str = "pools"
+) -> list[tuple[int, ...]]:
+    """How much coarser each level after the first is than the one above, per axis; 2 unless given.
 
     Raises:
-        ValueError: Not one factor a level, or not one number an axis.
+        ValueError: They do not fit the depth or the dimension.
     """
-    factors = [(2,) * ndim] * (depth - 1) if pools is None else [tuple(factor) for factor in pools]
+    if factors is None:
+        return [(2,) * ndim] * (depth - 1)
     if len(factors) != depth - 1 or any(len(factor) != ndim for factor in factors):
-        raise ValueError(f"pools needs {depth - 1} factors of {ndim} axes at depth {depth}, got {pools}")
-    return factors
+        raise ValueError(f"{name} needs {depth - 1} factors of {ndim} axes at depth {depth}, got {factors}")
+    return [tuple(factor) for factor in factors]
 
 
 def ending(row: Row, supervised: bool) -> Row:

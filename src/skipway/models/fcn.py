@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from skipway import topology
-from skipway.models.assemble import doubling, initialised, pool_factors
+from skipway.models.assemble import between_levels, doubling, initialised
 from skipway.nn.blocks import Style, choose
 from skipway.nn.encoders import Encoder, PlainEncoder, plain_encoder
 from skipway.nn.graph import SkipGraph
@@ -141,7 +141,7 @@ def fcn(
     Source: after Long et al. 2015, fig. 3, on the encoder of Ronneberger et al. 2015; not a published network.
     """
     style = Style(ndim=ndim, norm=norm, padding=padding, dropout=dropout, block=block)
-    encoder = plain_encoder(in_channels, doubling(width, depth), pool_factors(pools, depth, ndim), style)
+    encoder = plain_encoder(in_channels, doubling(width, depth), between_levels(pools, depth, ndim), style)
     choose("up", up, ("bilinear", "nearest"))
 
     def resample(factor: Sequence[int]) -> nn.Module:

@@ -7,8 +7,11 @@ from typing import Any
 
 from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
+from skipway.models.attention import attention_unet, r2_attention_unet, r2_unet
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
+from skipway.models.nnunet import nnunet, nnunet_residual
+from skipway.models.residual import residual_unet, vnet
 from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
 from skipway.nn.graph import SkipGraph
@@ -16,21 +19,31 @@ from skipway.nn.graph import SkipGraph
 Builder = Callable[..., SkipGraph]
 
 BUILDERS: Mapping[str, Builder] = {
-    "unet": unet,
-    "unet_2015": unet_2015,
-    "unet_e": unet_e,
-    "unet_plus": unet_plus,
-    "unet_plus_plus": unet_plus_plus,
-    "unet_3_plus": unet_3_plus,
-    "wide_unet": wide_unet,
-    "unet_two_level": unet_two_level,
-    "unet_3d_2016": unet_3d_2016,
-    "fcn": fcn,
-    "fcn_32s": fcn_32s,
-    "fcn_16s": fcn_16s,
-    "fcn_8s": fcn_8s,
-    "trans_unet": trans_unet,
-    "trans_unet_small": trans_unet_small,
+    builder.__name__: builder
+    for builder in (
+        unet,
+        unet_2015,
+        unet_e,
+        unet_plus,
+        unet_plus_plus,
+        unet_3_plus,
+        wide_unet,
+        unet_two_level,
+        unet_3d_2016,
+        fcn,
+        fcn_32s,
+        fcn_16s,
+        fcn_8s,
+        trans_unet,
+        trans_unet_small,
+        residual_unet,
+        attention_unet,
+        r2_unet,
+        r2_attention_unet,
+        vnet,
+        nnunet,
+        nnunet_residual,
+    )
 }
 
 

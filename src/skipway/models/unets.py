@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from skipway import topology
-from skipway.models.assemble import Options, doubling, heads, initialised, plain_network, pool_factors
+from skipway.models.assemble import Options, between_levels, doubling, heads, initialised, plain_network
 from skipway.nn.blocks import Style
 from skipway.nn.encoders import plain_encoder, pooled_encoder
 from skipway.nn.graph import SkipGraph
@@ -66,7 +66,7 @@ def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> 
     Source: Ronneberger et al. 2015, with padding and norm as in milesial/Pytorch-UNet (31,037,698 for 3 ->
         2).
     """
-    halve = options.get("up", "transposed") != "transposed"
+    halve = options.get("up", "transposed") in ("bilinear", "nearest")
     return plain_network("unet", topology.unet, in_channels, classes, halve=halve, **options)
 
 
@@ -151,7 +151,7 @@ def unet_3d_2016(
     """
     style = Style(ndim=ndim, norm=norm, padding=padding, bias=True)
     blocks = [(narrow, 2 * narrow) for narrow in doubling(width, depth)]
-    encoder = pooled_encoder(in_channels, blocks, pool_factors(pools, depth, ndim), style)
+    encoder = pooled_encoder(in_channels, blocks, between_levels(pools, depth, ndim), style)
 
     def make_node(node: Node, reads: Sequence[Read]) -> MergeNode:
         wide = blocks[node.level][-1]

@@ -1,6 +1,6 @@
 """Encoders: modules that turn an image into one feature map per level, finest first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Protocol
 
@@ -36,11 +36,11 @@ class Encoder(Protocol):
 
 
 class PlainEncoder(nn.Module):
-    """One stage a level: max-pooling (not before level 0), then a block of convolutions.
+    """One stage a level, each reading the one above: a change of grid (not at level 0), then convolutions.
 
     Args:
         in_channels: Channels of the image.
-        stages: Key of each level (`x0_0`, `x1_0`, …) -> its stage, pooling included.
+        stages: Key of each level (`x0_0`, `x1_0`, …) -> its stage, change of grid included.
         widths: Channels of each level's map.
         factors: Per level and axis, how much coarser the level is than the one above; level 0 has ones.
     """
@@ -108,16 +108,41 @@ def pooled_encoder(
         dropout: Level -> rate at the end of its stage, where both the pooling and the skip see it.
     """
     rates = dropout or {}
-    stages: dict[str, nn.Module] = {}
-    source = in_channels
-    for level, widths in enumerate(blocks):
+
+    def make_stage(level: int, source: int, factor: tuple[int, ...]) -> nn.Module:
         stage = nn.Sequential()
         if level:
-            stage.add_module("pool", pool(factors[level - 1]))
-        stage.add_module("block", conv_block(source, widths, style))
+            stage.add_module("pool", pool(factor))
+        stage.add_module("block", conv_block(source, blocks[level], style, opening=not level))
         if rates.get(level):
             stage.add_module("drop", nn.Dropout(rates[level]))
-        stages[Node(level, 0).key] = stage
-        source = widths[-1]
-    ends = [widths[-1] for widths in blocks]
-    return PlainEncoder(in_channels, stages, ends, [(1,) * style.ndim, *factors])
+        return stage
+
+    widths = [block[-1] for block in blocks]
+    return staged_encoder(in_channels, widths, factors, make_stage, ndim=style.ndim)
+
+
+def staged_encoder(
+    in_channels: int,
+    widths: Sequence[int],
+    factors: Sequence[Sequence[int]],
+    make_stage: Callable[[int, int, tuple[int, ...]], nn.Module],
+    *,
+    ndim: int,
+) -> PlainEncoder:
+    """An encoder of any stages, each of which reads the one above.
+
+    Args:
+        in_channels: Channels of the image.
+        widths: Channels of each level.
+        factors: Per axis, how much coarser each level after the first is than the one above.
+        make_stage: From a level, the channels it reads and its factor (ones at level 0) to its stage, which
+            does the change of grid too.
+        ndim: Number of spatial axes.
+    """
+    steps = [(1,) * ndim, *(tuple(factor) for factor in factors)]
+    sources = (in_channels, *widths)
+    stages = {
+        Node(level, 0).key: make_stage(level, sources[level], steps[level]) for level in range(len(widths))
+    }
+    return PlainEncoder(in_channels, stages, widths, steps)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, choose, conv, conv_block, tile_exact
+from skipway.nn.blocks import Style, choose, conv, conv_block, has_bias, make_norm, tile_exact
 from skipway.nn.paths import path_of
-from skipway.nn.resample import pool, upsample
+from skipway.nn.resample import pool, upsample_in_style
 from skipway.shapes import Grid, Path, advance, align, bands_of, crop_layer
 
 MERGES = ("concat", "sum")
@@ -58,7 +58,7 @@ class MergeNode(nn.Module):
         reads: What the node takes in, in order.
         branches: Key of a read -> module that brings it onto the grid of the node; reads without one pass as
             they are.
-        merge: Function from the list of branch outputs to one map.
+        merge: Function, or module with weights of its own, from the list of branch outputs to one map.
         body: Module from the merged map to the node's own.
         width: Channels of the node.
     """
@@ -119,6 +119,95 @@ def inside(crop: Sequence[int]) -> tuple[Any, ...]:
     return (..., *(slice(c, -c or None) for c in crop))
 
 
+class AttentionGate(nn.Module):
+    """x · alpha with alpha = sigmoid(psi(relu(Wx x + Wg g))), one weight from 0 to 1 for every pixel of x.
+
+    Wx, Wg (to half the channels of x) and psi (to one) are 1-wide convolutions with norm.
+
+    Args:
+        width: Channels of x, the map that is gated.
+        signal: Channels of g, the map that decides; on the grid of x.
+        style: Dimension, norm, bias.
+
+    Source: Oktay et al. 2018, eq. 1 and fig. 2. As in LeeJunHyun/Image_Segmentation g is the up-sampled map,
+        where the authors' own code reads it one level coarser and up-samples alpha.
+    """
+
+    def __init__(self, width: int, signal: int, style: Style) -> None:
+        super().__init__()
+        inner = max(1, width // 2)
+        self.skip = _dressed_point(width, inner, style)
+        self.signal = _dressed_point(signal, inner, style)
+        self.psi = _dressed_point(inner, 1, style)
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        """Gate `x` (B, width, *S) by `signal` (B, signal, *S)."""
+        return x * torch.sigmoid(self.psi(torch.relu(self.skip(x) + self.signal(signal))))
+
+
+def _dressed_point(width_in: int, width_out: int, style: Style) -> nn.Sequential:
+    """A 1-wide convolution and its norm; none over the channels of a pixel that has one, which would be 0."""
+    layers = nn.Sequential()
+    norm = None if width_out == 1 and style.norm == "channel_layer" else make_norm(width_out, style)
+    layers.add_module("conv", conv(width_in, width_out, 1, style, bias=norm is None or has_bias(style)))
+    if norm is not None:
+        layers.add_module("norm", norm)
+    return layers
+
+
+class Gated(nn.Module):
+    """A merge that gates some of its parts first.
+
+    Args:
+        keys: Key of each read, in order.
+        signal: The key that decides.
+        gates: Key of a read -> its gate; reads without one pass as they are.
+        merge: What follows: concat or sum.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        signal: str,
+        gates: Mapping[str, nn.Module],
+        merge: Callable[[Sequence[Tensor]], Tensor],
+    ) -> None:
+        super().__init__()
+        self.gates = nn.ModuleDict(gates)
+        self.merge = merge
+        self._keys = tuple(keys)
+        self._signal = self._keys.index(signal)
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """Merge maps (B, C_i, *S), in the order of reading."""
+        signal = parts[self._signal]
+        return self.merge(
+            [
+                self.gates[key](part, signal) if key in self.gates else part
+                for key, part in zip(self._keys, parts, strict=True)
+            ]
+        )
+
+
+def _gated(
+    reads: Sequence[Read],
+    widths: Sequence[int],
+    merge: Callable[[Sequence[Tensor]], Tensor],
+    style: Style,
+) -> Gated:
+    """The merge with a gate on every read of the node's own grid; the one from another grid decides."""
+    resampled = [i for i, read in enumerate(reads) if any(scale != 1 for scale in read.scale)]
+    if len(resampled) != 1:
+        raise ValueError(f"a gate needs one read that is up-sampled to decide, not {len(resampled)}")
+    (signal,) = resampled
+    gates = {
+        read.key: AttentionGate(width, widths[signal], style)
+        for read, width in zip(reads, widths, strict=True)
+        if read != reads[signal]
+    }
+    return Gated([read.key for read in reads], reads[signal].key, gates, merge)
+
+
 def plain_node(
     reads: Sequence[Read],
     widths: Sequence[int],
@@ -129,6 +218,7 @@ def plain_node(
     up_bias: bool = True,
     up_relu: bool = False,
     merge: str = "concat",
+    gate: bool = False,
 ) -> MergeNode:
     """The node of U-Net, U-Net^e, UNet+ and UNet++: up-sample what is coarser, merge, convolve.
 
@@ -136,11 +226,13 @@ def plain_node(
         reads: What the node takes in, in order.
         widths: Channels after each convolution of the body.
         style: Norm, padding, dropout of the body.
-        up: Kind of up-sampling, see `resample.upsample`.
-        up_width: Channels of a transposed convolution; the width of the node unless given.
+        up: Kind of up-sampling, see `resample.upsample_in_style`.
+        up_width: Channels of an up-sampling with weights; the width of the node unless given.
         up_bias: Whether a transposed convolution has a bias.
         up_relu: Whether a ReLU follows the up-sampling, as in the network released in 2015.
         merge: `concat`, or `sum`, which first brings all reads to the node's width by 1-wide convolutions.
+        gate: Whether what is up-sampled decides, pixel by pixel, how much of the other reads comes in; see
+            `AttentionGate`.
     """
     choose("merge", merge, MERGES)
     width = widths[-1]
@@ -150,7 +242,7 @@ def plain_node(
         given = read.width
         branch = nn.Sequential()
         if any(scale != 1 for scale in read.scale):
-            module, given = _resample(read, up, up_width or width, bias=up_bias)
+            module, given = _resample(read, up, up_width or width, style, bias=up_bias)
             branch.add_module("resample", module)
             if up_relu:
                 branch.add_module("relu", nn.ReLU(inplace=True))
@@ -161,7 +253,8 @@ def plain_node(
             branches[read.key] = branch
         merged.append(given)
     body = conv_block(width if merge == "sum" else sum(merged), widths, style)
-    return MergeNode(reads, branches, add if merge == "sum" else concat, body, width)
+    join = add if merge == "sum" else concat
+    return MergeNode(reads, branches, _gated(reads, merged, join, style) if gate else join, body, width)
 
 
 def full_scale_node(
@@ -175,7 +268,7 @@ def full_scale_node(
     for read in reads:
         branch, given = nn.Sequential(), read.width
         if any(scale != 1 for scale in read.scale):
-            module, given = _resample(read, up, read.width)
+            module, given = _resample(read, up, read.width, style)
             branch.add_module("resample", module)
         branch.add_module("block", conv_block(given, (branch_width,), style))
         branches[read.key] = branch
@@ -214,10 +307,13 @@ def score_node(
     return MergeNode(reads, branches, add, nn.Identity(), classes)
 
 
-def _resample(read: Read, up: str, up_width: int, *, bias: bool = True) -> tuple[nn.Module, int]:
+def _resample(
+    read: Read, up: str, up_width: int, style: Style, *, bias: bool = True
+) -> tuple[nn.Module, int]:
     """Module onto the grid of the node, and its channels; a read is coarser or finer, never one per axis."""
     if all(scale >= 1 and scale.denominator == 1 for scale in read.scale):
-        return upsample(up, [int(scale) for scale in read.scale], read.width, up_width, bias=bias)
+        factor = [int(scale) for scale in read.scale]
+        return upsample_in_style(up, factor, read.width, up_width, style, bias=bias)
     if all(scale.numerator == 1 for scale in read.scale):
         return pool([scale.denominator for scale in read.scale]), read.width
     raise ValueError(

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm
+from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm, Repeat
 from skipway.nn.graph import SkipGraph
 from skipway.nn.hybrid import GroupNorm
 from skipway.nn.paths import path_of
 from skipway.shapes import Grid, Step, Window
 
-_NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, GroupNorm, ChannelLayerNorm)
+_PER_CHANNEL = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, GroupNorm, ChannelLayerNorm, nn.PReLU, Repeat)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -54,13 +54,13 @@ def count_macs(model: SkipGraph, size: tuple[int, ...]) -> int:
 
 
 def _hollow(parent: nn.Module, ndim: int) -> Iterator["_Shell"]:
-    """Put shells in the places of what costs, nothing in those of norms."""
+    """Put shells in the places of what costs, nothing in those of what works a channel at a time."""
     for name, child in list(parent.named_children()):
         if isinstance(child, (*CONVOLUTIONS, *TRANSPOSED)) or hasattr(child, "multiplications"):
             shell = _Shell(child, ndim)
             setattr(parent, name, shell)
             yield shell
-        elif isinstance(child, _NORMS):
+        elif isinstance(child, _PER_CHANNEL):
             setattr(parent, name, nn.Identity())
         else:
             yield from _hollow(child, ndim)

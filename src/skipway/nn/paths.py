@@ -6,7 +6,9 @@ from torch import nn
 
 from skipway.shapes import Layer, Path, Spread, Transposed, Window
 
-_WINDOWS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _POINTWISE = (
     *(
@@ -17,7 +19,7 @@ _POINTWISE = (
         nn.InstanceNorm2d,
         nn.InstanceNorm3d,
     ),
-    *(nn.GroupNorm, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Identity),
+    *(nn.GroupNorm, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Dropout, nn.Identity),
 )
 
 
@@ -32,7 +34,7 @@ def path_of(module: nn.Module, ndim: int) -> Path:
     """
     if isinstance(module, nn.Sequential):
         return tuple(layer for child in module for layer in path_of(child, ndim))
-    if isinstance(module, _WINDOWS):
+    if isinstance(module, (*_CONVOLUTIONS, *_MAX_POOLS, *_AVERAGES)):
         return (_window(module, ndim),)
     if isinstance(module, _TRANSPOSED) and module.kernel_size == module.stride and not any(module.padding):
         return (tuple(Spread(factor) for factor in module.stride),)
@@ -52,9 +54,11 @@ def path_of(module: nn.Module, ndim: int) -> Path:
 
 
 def _window(module: Any, ndim: int) -> Layer:
-    names = ("kernel_size", "dilation", "stride", "padding")
-    parts = zip(*(_per_axis(getattr(module, name), ndim) for name in names), strict=True)
-    return tuple(Window(1 + dilation * (kernel - 1), stride, pad) for kernel, dilation, stride, pad in parts)
+    names = ("kernel_size", "stride", "padding")
+    parts = [_per_axis(getattr(module, name), ndim) for name in names]
+    dilations = _per_axis(getattr(module, "dilation", 1), ndim)  # averages have none
+    sides = zip(*parts, dilations, strict=True)
+    return tuple(Window(1 + dilation * (kernel - 1), stride, pad) for kernel, stride, pad, dilation in sides)
 
 
 def _transposed(module: Any) -> Layer:

@@ -1,5 +1,6 @@
-"""Change of resolution by whole factors: max-pooling down; transposed convolution, linear or nearest up."""
+"""Change of resolution by whole factors: pooling or convolution down; transposed, linear or nearest up."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import TRANSPOSED, choose
+from skipway.nn.blocks import CONVOLUTIONS, TRANSPOSED, Style, choose, plain_block
 
 UPS = ("transposed", "bilinear", "nearest", "bilinear_aligned")
+STYLED_UPS = (*UPS, "nearest_conv")
+"""Kinds of up-sampling between nodes; heads have no norm or activation and take `UPS` only."""
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _LINEAR = ("linear", "bilinear", "trilinear")
 
@@ -17,6 +20,36 @@ _LINEAR = ("linear", "bilinear", "trilinear")
 def pool(factor: Sequence[int]) -> nn.Module:
     """Max-pooling by `factor` per axis, windows disjoint."""
     return _POOLS[len(factor) - 1](tuple(factor))
+
+
+def down_conv(factor: Sequence[int], width_in: int, width_out: int, *, bias: bool = True) -> nn.Module:
+    """Convolution whose kernel is its stride, `factor` per axis: each pixel is read once."""
+    convolution: Any = CONVOLUTIONS[len(factor) - 1]
+    return convolution(width_in, width_out, tuple(factor), stride=tuple(factor), bias=bias)
+
+
+def upsample_in_style(
+    kind: str, factor: Sequence[int], width_in: int, width_out: int, style: Style, *, bias: bool = True
+) -> tuple[nn.Module, int]:
+    """Up-sampling by `factor` per axis, between nodes.
+
+    Args:
+        kind: As for `upsample`, or `nearest_conv`: nearest, then a 3-wide convolution to `width_out` with the
+            norm and the activation of the style.
+        factor: Whole factor per axis.
+        width_in: Channels of the source.
+        width_out: Channels wanted.
+        style: Dress of that convolution.
+        bias: Whether a transposed convolution has one.
+
+    Returns:
+        The module, and the channels it gives.
+    """
+    if choose("up", kind, STYLED_UPS) != "nearest_conv":
+        return upsample(kind, factor, width_in, width_out, bias=bias)
+    nearest, _ = upsample("nearest", factor, width_in, width_in)
+    block = plain_block(width_in, (width_out,), style)
+    return nn.Sequential(OrderedDict(nearest=nearest, block=block)), width_out
 
 
 def upsample(
