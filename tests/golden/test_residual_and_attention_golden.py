@@ -133,3 +133,14 @@ def test_only_the_members_with_instance_norm_say_that_tiles_are_not_exact():
     assert all(blank(name).geometry.tile_exact for name in names)
     assert not any(blank(name).geometry.tile_exact for name in ("nnunet", "nnunet_residual"))
     assert blank("nnunet", norm="batch").geometry.tile_exact
+
+
+def test_a_level_of_nnunet_has_one_kernel_on_the_way_down_and_up():
+    kernels = [(1, 3, 3), (3, 3, 3), (3, 5, 5)]
+    for name in ("nnunet", "nnunet_residual"):
+        model = blank(name, width=2, depth=3, kernels=kernels)
+        for node in ("x0_2", "x1_1"):
+            assert model.nodes[node].body.conv1.kernel_size == kernels[int(node[1])]
+        for level, stage in enumerate(model.encoder.stages.values()):
+            sides = {m.kernel_size for m in stage.modules() if isinstance(m, nn.Conv3d)}
+            assert sides - {(1, 1, 1)} == {kernels[level]}

@@ -229,11 +229,15 @@ def test_nearest_conv_repeats_pixels_then_convolves_in_the_style():
         (lambda: Style(recurrences=-1), "recurrences is a number of uses, 0 or more, not -1"),
         (
             lambda: conv_block(1, (1,), Style(block="residual", padding="valid"), stride=2),
-            "a residual block with a stride needs same padding",
+            "a block with a stride that adds its input needs same padding",
         ),
         (
             lambda: conv_block(1, (1,), Style(block="preactivation"), kernel=(1, 3), stride=2),
-            r"a preactivation block of stride 2 needs a kernel as wide, not \(1, 3\)",
+            r"a block of stride 2 that adds its input needs a kernel as wide, not \(1, 3\)",
+        ),
+        (
+            lambda: conv_block(1, (1,), Style(), kernel=4),
+            "a convolution needs odd kernels to stay on its grid, not 4",
         ),
     ],
 )

@@ -136,6 +136,10 @@ def test_recurrent_convolutions_are_counted_as_often_as_they_run():
         (lambda: models.nnunet(width=2, kernels=[(3, 3)]), "kernels needs 6 sides of 3 axes at depth 6"),
         (lambda: models.nnunet(width=2, pools=[(2, 2)]), "pools needs 5 factors of 3 axes at depth 6"),
         (lambda: models.nnunet_residual(width=2, blocks=[0] * 6), "blocks needs 6 numbers, 1 or more each"),
+        (
+            lambda: models.nnunet_residual(width=2, depth=2, kernels=[(3, 3, 3), (1, 3, 3)]),
+            "a block of stride .* needs a kernel as wide",
+        ),
         (lambda: models.r2_unet(width=2, padding="valid"), "use padding 'same'"),
     ],
 )

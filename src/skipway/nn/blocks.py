@@ -169,8 +169,14 @@ def activation(width: int, style: Style, *, inplace: bool = True) -> nn.Module:
 def conv(
     width_in: int, width_out: int, kernel: Sides, style: Style, *, stride: Sides = 1, bias: bool = True
 ) -> nn.Module:
-    """Convolution of the style's dimension and padding; kernel (odd) and stride are given once or per axis."""
+    """Convolution of the style's dimension and padding; kernel and stride are given once or per axis.
+
+    Raises:
+        ValueError: A kernel is even, so that its output would lie between the pixels.
+    """
     kernels, strides = _per_axis(kernel, style), _per_axis(stride, style)
+    if any(k % 2 == 0 for k in kernels):
+        raise ValueError(f"a convolution needs odd kernels to stay on its grid, not {kernel}")
     padding: Any = tuple(k // 2 for k in kernels) if style.padding == "same" else 0
     return CONVOLUTIONS[style.ndim - 1](width_in, width_out, kernels, strides, padding, bias=bias)
 
@@ -200,10 +206,9 @@ def conv_block(
         Module from (B, width_in, *S) to (B, widths[-1], *S / stride).
 
     Raises:
-        ValueError: Stride and padding, or stride and kernel, do not go together in this kind of block.
+        ValueError: A kernel is even, or the block adds its input and its stride does not go with its kernel
+            or padding.
     """
-    if style.block != "plain":
-        _check_stride(style, kernel, stride)
     match style.block:
         case "residual":
             return residual_block(width_in, widths, style, kernel=kernel, stride=stride)
@@ -278,6 +283,7 @@ def residual_block(
 
     Source: He et al. 2016, "Deep residual learning", fig. 2; `pooled` after He, T. et al. 2019, ResNet-D.
     """
+    _check_stride(style, kernel, stride)
     width = widths[-1]
     body = plain_block(width_in, widths, style, kernel=kernel, stride=stride, closed=False)
     way = shortcut(width_in, width, style, stride=stride, pooled=pooled)
@@ -315,6 +321,7 @@ def preactivation_block(
 
     Source: He et al. 2016, "Identity mappings", fig. 1b; Zhang et al. 2018, fig. 1b and fig. 2.
     """
+    _check_stride(style, kernel, stride)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     source = width_in
     for i, width in enumerate(widths, start=1):
@@ -387,9 +394,13 @@ def _check_stride(style: Style, kernel: Sides, stride: Sides) -> None:
     if not _strided(stride, style):
         return
     if style.padding == "valid":
-        raise ValueError(f"a {style.block} block with a stride needs same padding: its sum would be shifted")
+        raise ValueError(
+            "a block with a stride that adds its input needs same padding, or the sum would be shifted"
+        )
     if any(s > k for k, s in zip(_per_axis(kernel, style), _per_axis(stride, style), strict=True)):
-        raise ValueError(f"a {style.block} block of stride {stride} needs a kernel as wide, not {kernel}")
+        raise ValueError(
+            f"a block of stride {stride} that adds its input needs a kernel as wide, not {kernel}"
+        )
 
 
 def shortcut(
