@@ -170,6 +170,11 @@ class Plan:
     seed: int = 0
 
     @property
+    def ndim(self) -> int:
+        """Spatial axes of the network: 2 sees pages, 3 sees volumes."""
+        return len(self.patch)
+
+    @property
     def weighted(self) -> bool:
         """Whether the loss uses the 2015 weight map."""
         return LOSSES[self.loss].weighted
@@ -207,11 +212,12 @@ def make_plan(
     """
     published = request.preset == "2015"
     model = request.model or ("unet_2015" if published else "unet")
-    config = _config(model, request, data.channels, len(labels.values), narrow=on_cpu and not published)
+    config = _config(model, request, data, len(labels.values), narrow=on_cpu and not published)
     loss = request.loss or (
         "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
     )
-    patch = _patch(request, data, _geometry(model, config), published=published)
+    room = _room(on_cpu=on_cpu)
+    patch = _patch(request, data, _geometry(model, config), room, published=published)
     steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
     optimiser = request.optimiser or ("sgd" if published else "adamw")
     return Plan(
@@ -221,7 +227,7 @@ def make_plan(
         supervision=request.supervision,
         pretrained=request.pretrained,
         patch=patch,
-        batch=request.batch or (1 if published else _batch(patch, on_cpu=on_cpu)),
+        batch=request.batch or (1 if published else _batch(patch, room)),
         steps=steps,
         seconds=request.seconds,
         optimiser=optimiser,
@@ -240,14 +246,15 @@ def make_plan(
     )
 
 
-def _config(model: str, request: Request, channels: int, values: int, *, narrow: bool) -> dict[str, Any]:
+def _config(model: str, request: Request, data: Fingerprint, values: int, *, narrow: bool) -> dict[str, Any]:
     """Arguments of the builder: the published ones, but for what the data, the machine and the user ask.
 
-    Two classes get the head that the network was published with, one sigmoid channel or two softmax ones.
+    Two classes get the head that the network was published with, one sigmoid channel or two softmax ones. A network
+    of volumes takes two axes where the data are no stacks.
     """
     known = arguments(model)
     classes = 1 if values == 2 and published_classes(model) == 1 else values
-    config: dict[str, Any] = {"in_channels": channels, "classes": classes}
+    config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
     if request.backbone is not None:
         config["backbone"] = request.backbone
     if "width" in known:
@@ -257,7 +264,7 @@ def _config(model: str, request: Request, channels: int, values: int, *, narrow:
         config["depth"] = request.depth or known["depth"] or 5
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
-    if known.get("ndim") == 3:  # images are read page by page, so far
+    if known.get("ndim") == 3 and data.slices == 1:
         config["ndim"] = 2
     if "supervised" in known:
         config["supervised"] = request.supervised is not False
@@ -288,25 +295,38 @@ def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
         raise UsageError(Problem(str(error), f"--model {model}", fix="see `skipway models`")) from error
 
 
-def _patch(request: Request, data: Fingerprint, geometry: Geometry, *, published: bool) -> tuple[int, ...]:
+def _room(*, on_cpu: bool) -> int:
+    """Pixels or voxels of a batch, four (CPU) or sixteen (GPU) times the largest patch of an image: 64³ or 101³."""
+    return (4 if on_cpu else 16) * MAX_PATCH**2
+
+
+def _patch(
+    request: Request, data: Fingerprint, geometry: Geometry, room: int, *, published: bool
+) -> tuple[int, ...]:
     """Input side per axis: the image as far as memory goes, rounded up to what the network takes.
 
-    A valid net gets its margin on top, since it decides only the centre.
+    A volume's patch is cut down from its longest sides until it fits into the room of a batch, so thin volumes get
+    wide patches. A valid net gets its margin on top, since it decides only the centre; in a volume that centre is
+    no narrower than the margin (132 -> 44 in the 3-D U-Net), or nearly all that is computed would be context.
     """
     if request.patch:
-        wanted = [request.patch] * geometry.ndim
-    else:
-        limit = TILE_2015 if published else MAX_PATCH
-        sides = [side + 2 * margin for side, margin in zip(data.median, geometry.margin, strict=True)]
-        floor = [2 * margin + stride for margin, stride in zip(geometry.margin, geometry.stride, strict=True)]
-        wanted = [max(min(side, limit), least) for side, least in zip(sides, floor, strict=True)]
-    return geometry.next_legal(wanted)
+        return geometry.next_legal([request.patch] * geometry.ndim)
+    volume = geometry.ndim == 3
+    axes = list(zip(data.size(geometry.ndim), geometry.margin, geometry.stride, strict=True))
+    floor = [2 * m + (max(s, min(n, m)) if volume else s) for n, m, s in axes]
+    limits = range(MAX_PATCH, 0, -1) if volume else [TILE_2015 if published else MAX_PATCH]
+    for limit in limits:
+        wanted = (max(min(n + 2 * m, limit), least) for (n, m, _), least in zip(axes, floor, strict=True))
+        patch = geometry.next_legal(list(wanted))
+        if math.prod(patch) <= room:
+            break
+    return patch
 
 
-def _batch(patch: tuple[int, ...], *, on_cpu: bool) -> int:
-    """As many patches as four (CPU) or sixteen (GPU) of the largest size hold pixels, from 2 to 32."""
-    room = (4 if on_cpu else 16) * MAX_PATCH**2
-    return min(32, max(2, room // math.prod(patch)))
+def _batch(patch: tuple[int, ...], room: int) -> int:
+    """As many patches as there is room for, from 2 to 32; of volumes that exceed it, one."""
+    least = 1 if len(patch) == 3 and math.prod(patch) > room else 2
+    return min(32, max(least, room // math.prod(patch)))
 
 
 def _class_weights(loss: str, data: Fingerprint) -> tuple[float, ...]:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from skipway.errors import NumericalError, Problem, UsageError
-from skipway.images import open_image
 from skipway.metrics.pixel import mean_defined
 from skipway.nn.graph import SkipGraph
 from skipway.nn.operations import count_macs, count_parameters, peak_bytes
@@ -28,7 +27,7 @@ from skipway.report.validation import validate_run
 from skipway.runs import FORMAT, MARK, Run
 from skipway.training.claim import versions
 from skipway.training.prepare import Prepared
-from skipway.training.session import read_mask
+from skipway.training.session import predicted_pages, read_mask
 from skipway.weights import save_model
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -192,7 +191,7 @@ def _measured(
 ) -> tuple[tuple[Level, ...], int]:
     """Worth and cost of every level, and the number of images the scores are the mean of."""
     predictors = {column: whole.using(level=column) for column in columns}
-    size = predictors[columns[-1]].model.geometry.next_legal(prepared.fingerprint.median)
+    size = predictors[columns[-1]].model.geometry.next_legal(prepared.fingerprint.size(whole.ndim))
     tile = torch.randn(1, whole.model.in_channels, *size).to(whole.device)
     times = _times({column: predictor.model for column, predictor in predictors.items()}, tile)
     levels = []
@@ -230,12 +229,8 @@ def _times(models: Mapping[int, SkipGraph], tile: torch.Tensor) -> dict[int, lis
 
 
 def _score(predictor: Predictor, prepared: Prepared) -> tuple[float | None, int]:
-    scores = []
-    for pair in prepared.split.val_pairs:
-        with open_image(pair.image.path) as image:
-            found = predictor.predict_page(image, pair.image.page or 0)
-        scores.append(predictor.task.score(predictor.task.decode(found.labels), read_mask(pair)))
-    return mean_defined(scores)
+    pages = predicted_pages(predictor, prepared.val_volumes)
+    return mean_defined(predictor.task.score(decoded, read_mask(pair)) for pair, decoded in pages)
 
 
 def _write(

@@ -267,6 +267,15 @@ def test_every_network_trains_as_planned(name):
     assert losses[-1] < losses[0]
 
 
+def test_a_network_of_volumes_takes_the_axes_that_the_data_have():
+    for model in ("unet_3d_2016", "vnet", "nnunet"):
+        assert planned(Request(model=model)).ndim == 2
+        stack = looks(slices=40)
+        assert planned(Request(model=model), stack).ndim == 3
+        assert planned(Request(model=model, options={"ndim": 2}), stack).ndim == 2
+    assert planned(Request(model="unet"), looks(slices=40)).ndim == 2  # pages, unless volumes are asked for
+
+
 def test_unet_overfits_one_batch():
     losses = overfitted("unet", 25)
     assert losses[-1] < 0.35 * losses[0]

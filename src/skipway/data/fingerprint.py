@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.check import Checked
+from skipway.data.layouts import volumes
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, shown
 
@@ -37,6 +38,7 @@ class Fingerprint:
         low: Smallest image value.
         high: Largest image value.
         mean: Mean of the items' means.
+        slices: Pages of the median volume, consecutive pages of one file; 1 for single images.
     """
 
     n: int
@@ -52,6 +54,11 @@ class Fingerprint:
     low: float
     high: float
     mean: float
+    slices: int = 1
+
+    def size(self, ndim: int) -> tuple[int, ...]:
+        """Median size of what a network of `ndim` axes sees: (H, W) or (Z, H, W)."""
+        return (self.slices, *self.median)[-ndim:]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the run folder."""
@@ -90,6 +97,7 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
     heights, widths = zip(*(r.size for r in records), strict=True)
     objects = sum(r.values.regions for r in records)
     areas = [r.values.median_area for r in records if r.values.regions]
+    stacks = volumes((p for p in checked.pairs.pairs if wanted is None or p.name in wanted), 3)
     return Fingerprint(
         n=len(records),
         smallest=(min(heights), min(widths)),
@@ -104,6 +112,7 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
         low=min(r.low for r in records),
         high=max(r.high for r in records),
         mean=sum(r.mean for r in records) / len(records),
+        slices=int(median(len(stack.pages) for stack in stacks)),
     )
 
 
@@ -129,9 +138,10 @@ class Normalisation:
     """Brings each image and channel to a common range by two of its own percentiles.
 
     offset = the low percentile, scale = high - low: the network sees 0 at the low and 1 at the high one.
-    The percentiles are exact order statistics of the whole page (the smallest value v with at least q % of
-    the pixels ≤ v), so every tile of it gets the same constants. Where the two coincide, minimum and maximum
-    take their place; where these coincide too, the scale is 1 and the image becomes 0.
+    The percentiles are exact order statistics of the whole page, or of all pages that make a volume (the
+    smallest value v with at least q % of the pixels ≤ v), so every tile of it gets the same constants. Where
+    the two coincide, minimum and maximum take their place; where these coincide too, the scale is 1 and the
+    image becomes 0.
 
     Attributes:
         kind: "percentile".
@@ -147,12 +157,12 @@ class Normalisation:
         if self.kind != "percentile" or not 0 <= self.low < self.high <= 100:
             raise DataError(Problem(f"no such normalisation: {self.kind} {self.low}…{self.high}"))
 
-    def constants(self, image: ImageFile | NDArray[Any], page: int = 0) -> Constants:
-        """Offset and scale of one page, in memory of one band however large the page is.
+    def constants(self, image: ImageFile | NDArray[Any], page: int | range = 0) -> Constants:
+        """Offset and scale of one page, or of several as one volume, in memory of one band however large they are.
 
         Args:
             image: An open file, or an array of shape (C, *S).
-            page: Page of a file.
+            page: Page of a file, or a range of pages.
 
         Returns:
             (offset, scale), float64, each of shape (C,): use (x - offset) / scale.
@@ -222,13 +232,14 @@ def normalised(
 class _Bands:
     """Bands (C, h, W) of an image, as often as they are asked for."""
 
-    def __init__(self, image: ImageFile | NDArray[Any], page: int) -> None:
-        self._image, self._page = image, page
+    def __init__(self, image: ImageFile | NDArray[Any], page: int | range) -> None:
+        self._image, self._pages = image, (page,) if isinstance(page, int) else page
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         if isinstance(self._image, ImageFile):
-            for _, band in self._image.bands(self._page, limit=_BAND_BYTES):
-                yield band
+            for page in self._pages:
+                for _, band in self._image.bands(page, limit=_BAND_BYTES):
+                    yield band
         else:
             yield self._image
 

@@ -52,6 +52,39 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """What a network sees at once: one page, or for three axes consecutive pages of one file.
+
+    Attributes:
+        pairs: One for each page, in order.
+    """
+
+    pairs: tuple[Pair, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the page, or of the first and the number of the last: `stack#000…024`."""
+        first, last = self.pairs[0].name, self.pairs[-1].name
+        return first if len(self.pairs) == 1 else f"{first}…{last.rpartition('#')[2]}"
+
+    @property
+    def image(self) -> Path:
+        """File of the images."""
+        return self.pairs[0].image.path
+
+    @property
+    def mask(self) -> Path:
+        """File of the masks."""
+        return self.pairs[0].mask.path
+
+    @property
+    def pages(self) -> range:
+        """Pages of both files."""
+        first = self.pairs[0].image.page or 0
+        return range(first, first + len(self.pairs))
+
+
+@dataclass(frozen=True)
 class Pairs:
     """All pairs of a data set.
 
@@ -159,6 +192,21 @@ def list_files(root: Path) -> tuple[tuple[str, Path], ...]:
         )
     named = [(str(file.relative_to(root).with_suffix("").as_posix()), file) for file in files]
     return tuple(sorted(named, key=lambda item: natural(item[0])))
+
+
+def volumes(pairs: Iterable[Pair], ndim: int) -> tuple[Volume, ...]:
+    """What a network of `ndim` axes sees at once of these pairs, in their order.
+
+    A network of two axes sees each page alone. One of three sees pages that follow each other here and in their
+    file as one volume; a file of one page is a volume of one slice.
+    """
+    found: list[list[Pair]] = []
+    for pair in pairs:
+        if ndim == 3 and found and _follows(pair, found[-1][-1]):
+            found[-1].append(pair)
+        else:
+            found.append([pair])
+    return tuple(Volume(tuple(pages)) for pages in found)
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -349,6 +397,12 @@ def _page_counts(image: Path, mask: Path) -> tuple[int, int]:
             return pages, opened.pages
     except SkipwayError:
         return 1, 1
+
+
+def _follows(pair: Pair, before: Pair) -> bool:
+    """Whether a pair is the next page of the files of another."""
+    sides = ((pair.image, before.image), (pair.mask, before.mask))
+    return all(old.page is not None and new == Source(old.path, old.page + 1) for new, old in sides)
 
 
 def _left_aside(root: Path, others: Sequence[Path]) -> tuple[str, ...]:

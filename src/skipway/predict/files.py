@@ -16,6 +16,7 @@ from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem,
 from skipway.images import ImageFile, open_image, open_probabilities, output_name, shown, write_labels
 from skipway.predict.certificate import Certificate
 from skipway.predict.logits import Outputs
+from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.runs import write_json
 from skipway.tasks.objects import to_objects
@@ -31,7 +32,8 @@ class FileOptions:
     """How to predict files.
 
     Attributes:
-        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W) or (P, K, H, W), beside each mask.
+        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W) or (P, K, H, W), beside each mask;
+            the pages of a stack come first, predicted one by one or as a volume.
         objects: Write object ids even where the run learned classes.
         tile: Side of a tile in pixels.
         overwrite: Replace files that exist.
@@ -211,19 +213,20 @@ def _make_folders(jobs: list[_Job]) -> None:
 
 def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate]:
     """All pages of one file; the mask's path and the certificate with the largest difference."""
-    pages, certificates = [], []
+    pages: list[NDArray[Any]] = []
+    certificates = []
     with ExitStack() as stack:
         image = stack.enter_context(open_image(job.source))
         predictor.check(image)
         maps = None
         if job.probabilities is not None:
             maps = stack.enter_context(open_probabilities(job.probabilities, _shape(predictor, image)))
-        for page in range(image.pages):
-            into = None if maps is None else maps[page] if image.pages > 1 else maps
-            found = predictor.predict_page(
-                image, page, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
+        for unit in predictor.units(image):
+            into = None if maps is None else _part(maps, unit, predictor.ndim)
+            found = predictor.predict_pages(
+                image, unit, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
             )
-            pages.append(_decode(predictor, found.labels, options))
+            pages.extend(by_page(_decode(predictor, found.labels, options)))
             certificates.append(found.certificate)
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
@@ -234,6 +237,12 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
     page = (predictor.model.classes, *image.size)
     return (image.pages, *page) if image.pages > 1 else page
+
+
+def _part(maps: NDArray[np.float32], unit: range, ndim: int) -> NDArray[np.float32]:
+    """The part of (K, H, W) or (P, K, H, W) that a unit fills: (K, H, W), or (K, Z, H, W) of a volume."""
+    pages = maps.reshape(-1, *maps.shape[-3:])[unit.start : unit.stop]
+    return np.moveaxis(pages, 0, 1) if ndim == 3 else pages[0]
 
 
 def _decode(predictor: Predictor, class_map: NDArray[np.uint8], options: FileOptions) -> NDArray[Any]:

@@ -16,7 +16,8 @@ from skipway.images import ImageFile, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.logits import Outputs
-from skipway.predict.stream import Prediction, predict_array, predict_page
+from skipway.predict.pixels import seen
+from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model
@@ -39,6 +40,11 @@ class Predictor:
     normalisation: Normalisation
     device: torch.device
     name: str
+
+    @property
+    def ndim(self) -> int:
+        """Spatial axes of the network: 2 predicts page by page, 3 a stack as one volume."""
+        return self.model.geometry.ndim
 
     @classmethod
     def load(cls, path: Path | str, device: str | None = None) -> "Predictor":
@@ -82,19 +88,20 @@ class Predictor:
             raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
-        """Masks of one image in memory.
+        """Masks of one image or volume in memory.
 
         Args:
-            array: (H, W), (H, W, C) or (C, H, W), in the value range of the training images.
+            array: (H, W), (H, W, C) or (C, H, W), in the value range of the training images; for a network of
+                three axes (Z, H, W), (Z, H, W, C) or (C, Z, H, W).
             tile: Side of a tile in pixels; the result does not depend on it.
 
         Returns:
-            (H, W): the user's label values, or object ids where the run learned objects.
+            (H, W) or (Z, H, W): the user's label values, or object ids where the run learned objects.
 
         Raises:
             DataError: the channels are not those of the training images.
         """
-        image = channels_first(np.asarray(array), self.model.in_channels)
+        image = channels_first(np.asarray(array), self.model.in_channels, self.ndim)
         constants = self.normalisation.constants(image)
         found = predict_array(self.model, image, constants, tile=tile, device=self.device)
         return self.task.decode(found.labels)
@@ -110,37 +117,55 @@ class Predictor:
             expected = f"{wanted}, as {self.name} was trained on"
             raise DataError(Problem(f"{image.channels} channels", shown(image.path), expected))
 
-    def predict_page(
+    def predict_pages(
         self,
         image: ImageFile,
-        page: int = 0,
+        pages: range,
         *,
         tile: int | None = None,
         outputs: Outputs = "last",
         **options: Any,
     ) -> Prediction:
-        """Class map of one page of a file; see `skipway.predict.stream.predict_page`.
+        """Class map of one page of a file, or of consecutive pages as a volume for a network of three axes.
+
+        Args:
+            image: The file, open.
+            pages: See `units`.
+            tile: Side of a tile in pixels.
+            outputs: "last" or "mean".
+            **options: Those of `skipway.predict.stream.Options`.
+
+        Returns:
+            Labels of shape (H, W), or (Z, H, W) for three axes.
 
         Raises:
             DataError: the channels are not those of the training images.
         """
         self.check(image)
-        constants = self.normalisation.constants(image, page)
-        return predict_page(
-            self.model, image, constants, page=page, tile=tile, outputs=outputs, device=self.device, **options
+        pixels, constants = seen(image, pages, self.ndim, self.normalisation)
+        return predict_pixels(
+            self.model, pixels, constants, tile=tile, outputs=outputs, device=self.device, **options
         )
 
+    def units(self, image: ImageFile) -> tuple[range, ...]:
+        """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
+        every = range(image.pages)
+        return (every,) if self.ndim == 3 else tuple(every[page : page + 1] for page in every)
 
-def channels_first(array: NDArray[Any], channels: int) -> NDArray[Any]:
-    """An image of shape (H, W), (H, W, C) or (C, H, W) as (C, H, W); where both fit, the last axis is C.
+
+def channels_first(array: NDArray[Any], channels: int, ndim: int = 2) -> NDArray[Any]:
+    """An image of shape (*S), (*S, C) or (C, *S) as (C, *S); where both fit, the last axis is C.
 
     >>> channels_first(np.zeros((4, 5)), 1).shape, channels_first(np.zeros((4, 5, 3)), 3).shape
     ((1, 4, 5), (3, 4, 5))
+    >>> channels_first(np.zeros((3, 4, 5)), 1, 3).shape, channels_first(np.zeros((2, 3, 4, 5)), 2, 3).shape
+    ((1, 3, 4, 5), (2, 3, 4, 5))
     """
-    if array.ndim == 2 and channels == 1:
+    if array.ndim == ndim and channels == 1:
         return array[None]
-    if array.ndim == 3 and array.shape[-1] == channels:
+    if array.ndim == ndim + 1 and array.shape[-1] == channels:
         return np.moveaxis(array, -1, 0)
-    if array.ndim == 3 and array.shape[0] == channels:
+    if array.ndim == ndim + 1 and array.shape[0] == channels:
         return array
-    raise DataError(Problem(f"an array of shape {array.shape}", expected=f"(H, W) with {channels} channels"))
+    axes = "(H, W)" if ndim == 2 else "(Z, H, W)"
+    raise DataError(Problem(f"an array of shape {array.shape}", expected=f"{axes} with {channels} channels"))

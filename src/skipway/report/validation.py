@@ -18,7 +18,7 @@ from skipway.predict.predictor import Predictor
 from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
-from skipway.training.session import read_mask
+from skipway.training.session import predicted_pages, read_mask
 
 CASES = 6
 """Validation images shown in the report, the worst first."""
@@ -94,14 +94,13 @@ def _predictions(
     folder: Path, prepared: Prepared, predictor: Predictor, event: Callable[[Mapping[str, Any]], None]
 ) -> Iterator[Masks]:
     """Name, truth and prediction of each validation image; the predictions are written to `folder`."""
-    pairs = prepared.split.val_pairs
-    for done, pair in enumerate(pairs, start=1):
-        with open_image(pair.image.path) as image:
-            decoded = predictor.task.decode(predictor.predict_page(image, pair.image.page or 0).labels)
+    total = len(prepared.split.val_pairs)
+    pages = predicted_pages(predictor, prepared.val_volumes)
+    for done, (pair, decoded) in enumerate(pages, start=1):
         path = _place(folder, pair)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_labels(path, decoded)
-        event({"event": "file", "name": f"validation {pair.name}", "done": done, "of": len(pairs)})
+        event({"event": "file", "name": f"validation {pair.name}", "done": done, "of": total})
         yield pair.name, read_mask(pair), decoded
 
 

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skipway.data.fingerprint import Normalisation, normalised
-from skipway.data.layouts import Pair
+from skipway.data.layouts import Pair, Volume, volumes
 from skipway.data.sampling import Sample
 from skipway.images import open_image, open_mask
+from skipway.predict.pixels import seen
 from skipway.tasks import Task
 
 CACHE_BYTES = 2 * 1024**3
@@ -14,7 +19,7 @@ CACHE_BYTES = 2 * 1024**3
 
 
 class TrainingSet:
-    """Samples by index; safe to read from several threads."""
+    """Samples by index, one a page or one a volume; safe to read from several threads."""
 
     def __init__(
         self,
@@ -23,9 +28,11 @@ class TrainingSet:
         normalisation: Normalisation,
         *,
         weighted: bool,
+        ndim: int = 2,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._pairs = tuple(pairs)
+        self._volumes = volumes(pairs, ndim)
+        self._ndim = ndim
         self._task = task
         self._normalisation = normalisation
         self._weighted = weighted
@@ -34,14 +41,14 @@ class TrainingSet:
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._volumes)
 
     def __getitem__(self, index: int) -> Sample:
         """Image (C, *S) float32, target (*S), loss weights (*S) or None."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        sample = self._decode(self._pairs[index])
+        sample = self._decode(self._volumes[index])
         size = (
             sample.image.nbytes
             + sample.target.nbytes
@@ -54,15 +61,21 @@ class TrainingSet:
         return sample
 
     def name(self, index: int) -> str:
-        """Name of the pair, for messages."""
-        return self._pairs[index].name
+        """Name of the page or volume, for messages."""
+        return self._volumes[index].name
 
-    def _decode(self, pair: Pair) -> Sample:
-        with open_image(pair.image.path) as file:
-            page = pair.image.page or 0
-            image = normalised(file.read(page), self._normalisation.constants(file, page))
-        with open_mask(pair.mask.path) as file:
-            mask = file.read(pair.mask.page or 0)[0]
+    def _decode(self, volume: Volume) -> Sample:
+        with open_image(volume.image) as file:
+            pixels, constants = seen(file, volume.pages, self._ndim, self._normalisation)
+            image = normalised(pixels.read((slice(None),) * self._ndim), constants)
+        mask = read_masks(volume, self._ndim)
         target = self._task.target(mask)
         weights = self._task.weights(mask) if self._weighted else None
         return Sample(image, target, weights)
+
+
+def read_masks(volume: Volume, ndim: int) -> NDArray[Any]:
+    """The user's masks as a network of `ndim` axes learns them: (H, W) of one page, or (Z, H, W)."""
+    with open_mask(volume.mask) as file:
+        masks = np.stack([file.read(page)[0] for page in volume.pages])
+    return masks if ndim == 3 else masks[0]

@@ -1,7 +1,7 @@
 """From two folders to everything a training needs: check, split, fingerprint, plan."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,12 +9,17 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import find_pairs
+from skipway.data.layouts import Volume, find_pairs, volumes
 from skipway.data.splits import Split, split
 from skipway.devices import fast_bf16
 from skipway.plan import Plan, Request, make_plan
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
+
+FLAT = (
+    "most volumes are one slice, which has no third axis to learn: save the slices of a volume as one "
+    "multi-page TIFF, or train a network of two axes"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,16 @@ class Prepared:
     def task(self) -> Task:
         """What the network learns."""
         return make_task(self.labels, self.plan.class_weights, self.plan.min_area)
+
+    @property
+    def train_volumes(self) -> tuple[Volume, ...]:
+        """What trains, as the network sees it: page by page, or as volumes."""
+        return volumes(self.split.train_pairs, self.plan.ndim)
+
+    @property
+    def val_volumes(self) -> tuple[Volume, ...]:
+        """What validates, in the same way."""
+        return volumes(self.split.val_pairs, self.plan.ndim)
 
     def write(self, run: Run) -> None:
         """Store every part as JSON."""
@@ -95,6 +110,8 @@ def prepare(
     plan = make_plan(
         request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
     )
+    if plan.ndim == 3 and described.slices == 1:
+        divided = replace(divided, warnings=(*divided.warnings, FLAT))
     return Prepared(checked.labels, divided, described, Normalisation(), plan)
 
 
@@ -122,6 +139,7 @@ def described(
         "data": f"{len(checked.records)} pairs of {checked.pairs.images_root} and {checked.pairs.masks_root}: "
         f"{checked.pairs.rule}",
         "images": f"{kinds}, {sizes} pixels",
+        **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",
         "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
         f"{100 * data.touching:.0f} % touch another" + small,
@@ -131,4 +149,18 @@ def described(
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
+    }
+
+
+def _volumes(prepared: Prepared) -> dict[str, str]:
+    """For a network of three axes: which volumes it sees."""
+    if prepared.plan.ndim == 2:
+        return {}
+    sides = []
+    for found in (prepared.train_volumes, prepared.val_volumes):
+        low, high = (pick(len(volume.pages) for volume in found) for pick in (min, max))
+        sides.append(f"{len(found)} of {low if low == high else f'{low} to {high}'}")
+    train, val = sides
+    return {
+        "volumes": f"{train} slices train, {val} validate: consecutive pages of one file [--model, --val]"
     }

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -11,19 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from skipway.data.augment import Augmentation
-from skipway.data.layouts import Pair
+from skipway.data.layouts import Pair, Volume
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
-from skipway.images import open_image, open_mask
+from skipway.images import open_image
 from skipway.losses import LOSSES, Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.logits import log_odds
+from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.pretrained import load_pretrained
 from skipway.runs import Run
-from skipway.training.dataset import TrainingSet
+from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
 from skipway.training.schedule import VALIDATIONS
@@ -68,7 +69,9 @@ def run_training(
     torch.manual_seed(plan.seed)
     going_on = (run.path / STATE).is_file()
     model = build(plan.model, **plan.config) if going_on else first_weights(plan)
-    samples = TrainingSet(split.train_pairs, task, prepared.normalisation, weighted=plan.weighted)
+    samples = TrainingSet(
+        split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim
+    )
     batches = BatchPlan(
         seed=plan.seed,
         batch_size=plan.batch,
@@ -79,8 +82,9 @@ def run_training(
         foreground=plan.foreground_share,
     )
     loss = LOSSES[plan.loss].function
-    affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.median)
-    watch = _Watch(prepared, _spread(split.val_pairs, min(WATCHED, max(2, affordable))), device, loss)
+    affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.size(plan.ndim))
+    watched = _spread(prepared.val_volumes, min(WATCHED, max(2, affordable)))
+    watch = _Watch(prepared, watched, device, loss)
 
     @contextmanager
     def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
@@ -91,7 +95,7 @@ def run_training(
     hooks = Hooks(
         batches=stream,
         validate=watch,
-        reserved=lambda average: watch.reserved(average, len(split.val_pairs)),
+        reserved=lambda average: watch.reserved(average, len(prepared.val_volumes)),
         names=lambda indices: sorted({samples.name(index) for index in indices}),
         event=event,
         stopped=stopped,
@@ -128,43 +132,47 @@ def _read_ahead(samples: TrainingSet, limit: float) -> float:
 
 
 class _Watch:
-    """Scores some validation images with the code that predicts."""
+    """Scores some validation images or volumes with the code that predicts."""
 
-    def __init__(self, prepared: Prepared, pairs: Sequence[Pair], device: torch.device, loss: Loss) -> None:
+    def __init__(
+        self, prepared: Prepared, watched: Sequence[Volume], device: torch.device, loss: Loss
+    ) -> None:
         self._prepared = prepared
-        self._pairs = pairs
+        self._watched = watched
         self._device = device
         self._loss = loss
 
     def __call__(self, average: SkipGraph) -> Validation:
         predictor = predictor_of(self._prepared, average, self._device)
-        found = [self._one(predictor, pair) for pair in self._pairs]
+        found = [self._one(predictor, volume) for volume in self._watched]
         return Validation(
-            mean_defined(score for score, _ in found)[0], mean_defined(loss for _, loss in found)[0]
+            mean_defined(score for scores, _ in found for score in scores)[0],
+            mean_defined(loss for _, loss in found)[0],
         )
 
     def reserved(self, average: SkipGraph, total: int) -> float:
-        """Seconds for all validations, and for the final one over `total` images with its scores and report."""
+        """Seconds for all validations, and for the final one over `total` volumes with its scores and report."""
         predictor = predictor_of(self._prepared, average, self._device)
-        self._one(predictor, self._pairs[0])  # the first pays for what the rest find ready
+        self._one(predictor, self._watched[0])  # the first pays for what the rest find ready
         began = time.perf_counter()
-        self._one(predictor, self._pairs[0])
-        return (time.perf_counter() - began) * (VALIDATIONS * len(self._pairs) + 2 * total)
+        self._one(predictor, self._watched[0])
+        return (time.perf_counter() - began) * (VALIDATIONS * len(self._watched) + 2 * total)
 
-    def _one(self, predictor: Predictor, pair: Pair) -> tuple[float | None, float]:
-        """Score and loss of one image; the loss is that of the training, over the image as a whole."""
-        task, mask = self._prepared.task, read_mask(pair)
+    def _one(self, predictor: Predictor, volume: Volume) -> tuple[list[float | None], float]:
+        """Score of each page, and loss; the loss is that of the training, over the image or volume as a whole."""
+        task, mask = self._prepared.task, read_masks(volume, predictor.ndim)
         probabilities = np.empty((predictor.model.classes, *mask.shape), np.float32)
 
         def keep(region: tuple[slice, ...], values: NDArray[np.float32]) -> None:
             probabilities[:, *region] = values
 
-        with open_image(pair.image.path) as image:
-            found = predictor.predict_page(image, pair.image.page or 0, on_probabilities=keep)
+        with open_image(volume.image) as image:
+            found = predictor.predict_pages(image, volume.pages, on_probabilities=keep)
         logits = log_odds(torch.from_numpy(probabilities))[None]
         target = torch.from_numpy(task.target(mask).astype(np.int64))[None]
         weights = torch.from_numpy(task.weights(mask))[None] if self._prepared.plan.weighted else None
-        return task.score(task.decode(found.labels), mask), self._loss(logits, target, weights).item()
+        pages = zip(by_page(task.decode(found.labels)), by_page(mask), strict=True)
+        return [task.score(*page) for page in pages], self._loss(logits, target, weights).item()
 
 
 def predictor_of(prepared: Prepared, model: SkipGraph, device: torch.device) -> Predictor:
@@ -174,12 +182,19 @@ def predictor_of(prepared: Prepared, model: SkipGraph, device: torch.device) -> 
 
 def read_mask(pair: Pair) -> NDArray[Any]:
     """The user's mask of a pair, (H, W)."""
-    with open_mask(pair.mask.path) as file:
-        return file.read(pair.mask.page or 0)[0]
+    return read_masks(Volume((pair,)), 2)
 
 
-def _spread(pairs: Sequence[Pair], count: int) -> Sequence[Pair]:
-    """At most `count` of the pairs, evenly spaced."""
-    if len(pairs) <= count:
-        return pairs
-    return [pairs[(2 * k + 1) * len(pairs) // (2 * count)] for k in range(count)]
+def predicted_pages(predictor: Predictor, volumes: Iterable[Volume]) -> Iterator[tuple[Pair, NDArray[Any]]]:
+    """Each page with what is written for it; a volume is predicted and decoded as one, so objects keep their ids."""
+    for volume in volumes:
+        with open_image(volume.image) as image:
+            found = predictor.predict_pages(image, volume.pages)
+        yield from zip(volume.pairs, by_page(predictor.task.decode(found.labels)), strict=True)
+
+
+def _spread(volumes: Sequence[Volume], count: int) -> Sequence[Volume]:
+    """At most `count` of the volumes, evenly spaced."""
+    if len(volumes) <= count:
+        return volumes
+    return [volumes[(2 * k + 1) * len(volumes) // (2 * count)] for k in range(count)]
