@@ -14,6 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
+from skipway.nn.blocks import norm_of
 from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, Request, make_plan
 from skipway.synthetic import draw_cells
 
@@ -241,9 +242,10 @@ def drawn(patch, crop):
 def overfitted(name, steps):
     """Losses of `steps` steps of the planned optimiser on one fixed batch."""
     options = {key: value for key, value in (small(name) | {"width": 6}).items() if key in arguments(name)}
-    plan = planned(Request(model=name, options=options, patch=48, learning_rate=2e-2))
+    plan = planned(Request(model=name, options=options, patch=48))
     torch.manual_seed(0)
     model = build(plan.model, **plan.config).train()
+    plan = replace(plan, learning_rate=2e-2 if norm_of(model) == "batch" else 2e-3)
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
     image, target = drawn(plan.patch, model.geometry.margin[0])
     losses = []

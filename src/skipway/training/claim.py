@@ -1,6 +1,7 @@
 """Which run a command means: a new one, or the one that the same command started."""
 
 import datetime
+import json
 import platform
 import shlex
 from collections.abc import Mapping
@@ -131,8 +132,10 @@ def command_of(run: Run) -> str:
     asked = run.read("run")["asked"]
     masks = [asked["masks"]] if asked["masks"] else []
     words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
+    for key, value in asked.get("options", {}).items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     defaults = asdict(Request())
     for name, value in asked.items():
-        if name not in ("images", "masks") and value is not None and value != defaults.get(name):
+        if name not in ("images", "masks", "options") and value is not None and value != defaults.get(name):
             words += [FLAGS.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
     return shlex.join(words)
