@@ -1,6 +1,7 @@
 """`skipway prune`: what a level is worth and costs, and a run folder that holds just that level."""
 
 import json
+import shlex
 from copy import deepcopy
 
 import numpy as np
@@ -13,7 +14,8 @@ from skipway import prune
 from skipway.errors import NumericalError, UsageError
 from skipway.nn.graph import SkipGraph
 from skipway.pruning import WITHIN, Level, choose
-from skipway.runs import read_tensors
+from skipway.runs import Run, read_tensors
+from skipway.training.claim import command_of
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,23 @@ def test_supervised_outputs_are_averaged_or_used_alone(run, data, tmp_path):
     assert np.array_equal(made["last"], made["top"])
     assert np.allclose(made["mean"], (made["one"] + made["top"]) / 2, atol=1e-6)
     assert not np.allclose(made["one"], made["top"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no-supervised", "--set", "up=bilinear", "--set", "pools=[[2, 2], [2, 2]]"],
+        ["--supervised", "--supervision", "halving", "--lr", "0.001"],
+    ],
+)
+def test_the_command_in_a_report_is_the_command_that_was_typed(words, data, tmp_path):
+    options = ["--model", "unet_plus_plus", "--width", 2, "--depth", 3, "--steps", 1, "--patch", 32]
+    code, _, err = skipway(
+        "train", data / "images", data / "masks", "-o", tmp_path / "run", "--device", "cpu", *options, *words
+    )
+    assert code == 0, err
+    again = shlex.split(command_of(Run.open(tmp_path / "run")))
+    assert again[:2] == ["skipway", "train"]
+    code, _, err = skipway(*again[1:])
+    assert code == 0, err
+    assert "finished already" in err

@@ -136,6 +136,10 @@ def command_of(run: Run) -> str:
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     defaults = asdict(Request())
     for name, value in asked.items():
-        if name not in ("images", "masks", "options") and value is not None and value != defaults.get(name):
+        if name in ("images", "masks", "options") or value is None or value == defaults.get(name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
             words += [FLAGS.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
     return shlex.join(words)
