@@ -1,5 +1,7 @@
 """Blocks, resampling and the arithmetic read off them."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def test_bilinear_up_sampling_is_local_at_the_corner():
 
 
 def test_a_node_concatenates_in_the_order_of_reading_and_crops_the_centre():
-    one = (1.0,) * 2
+    one = (Fraction(1),) * 2
     reads = [Read("x0_0", 1, one, (1, 2)), Read("x0_1", 2, one, (0, 0))]
     node = MergeNode(reads, {}, concat, nn.Identity(), 3)
     first = torch.arange(20.0).reshape(1, 1, 4, 5)
