@@ -21,13 +21,13 @@ def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -
         node: Any node; one that is not local, or smaller than what it reads, is computed whole.
         features: What it reads, as for `forward`; emptied.
         rows: Rows of a band, rounded up to what the node needs; a map of no more than two bands is computed
-            whole. Unless given, `ROWS`, but at least six halos, so that little is computed twice.
+            whole. Unless given, `ROWS`, but at least 32 halos, so that no more than a sixteenth is computed twice.
     """
     bands = node.bands
     if bands is None:
         return node(features)
     total = int(features[0].shape[2] * bands.scales[0])
-    step = -(-(rows or max(ROWS, 6 * bands.halo)) // bands.step) * bands.step
+    step = -(-(rows or max(ROWS, 32 * bands.halo)) // bands.step) * bands.step
     if total <= 2 * step:
         return node(features)
     out: Tensor | None = None
