@@ -235,7 +235,7 @@ def _step(run: _Run, tile: int | Sequence[int] | None) -> tuple[int, ...]:
 def _pixel_bytes(model: nn.Module) -> int:
     """Bytes a pixel takes at the peak of a pass: 12 maps as wide as the first layer.
 
-    Counted in live tensors at 320², nodes in bands: 2 to 7 for the family, 18 for UNet 3+; the kernels need some more.
+    Counted in live tensors at 320², nodes in bands: 2 to 8 for the family, 25 for UNet 3+; the kernels need some more.
     """
     first = next(model.parameters())
     return 12 * first.shape[0] * first.element_size()
