@@ -1,22 +1,37 @@
-"""Forward pass and training step of `unet` at 512² against MONAI BasicUNet and a plain U-Net.
+"""Forward pass and training step of `unet`, `unet_plus_plus` and `unet_3_plus` against peers of equal width.
 
     uv run --group bench python benchmarks/networks.py
 
-Eager float32; all three have widths 32 to 512, one input channel, two classes, batch 1. `PlainUNet` below
-is the same network as ours, wired by hand, so the ratio to it is the price of describing the network as a
-graph.
+Eager float32, one thread, width 32, depth 5, one image. The networks "by hand" are ours wired as anyone would
+write them, those of the parity tests among them: the ratio to them is the price of describing a network as a graph.
+MONAI's classes get the widths, the norm and the activation of ours. "forward" is a plain call, ours also by
+`model.frugal`; "prediction" is what `predict` runs, which is frugal, with all peers in channels-last as it is.
 """
 
 import argparse
+import itertools
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import common  # before torch: it settles how threads wait
+
+# isort: split
 import torch
 from torch import Tensor, nn
 
-import common
-from skipway.models import unet
+from skipway.models import unet, unet_3_plus, unet_plus_plus
+from skipway.nn.graph import SkipGraph
+from skipway.nn.operations import count_parameters
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
+import twins
 
 WIDTHS = (32, 64, 128, 256, 512)
+CHANNELS = {"U-Net": 1, "UNet++": 1, "UNet 3+": 3}
+OURS, FRUGAL, BY_HAND = "skipway", "skipway, frugal", "by hand"
+KINDS = ("forward", "prediction", "training step")
 
 
 class PlainUNet(nn.Module):
@@ -28,10 +43,10 @@ class PlainUNet(nn.Module):
         self.down = nn.ModuleList(map(_pair, narrow, WIDTHS))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in WIDTHS[:-1])
         self.merge = nn.ModuleList(_pair(2 * w, w) for w in WIDTHS[:-1])
-        self.head = nn.Conv2d(WIDTHS[0], 2, 1)
+        self.head = nn.Conv2d(WIDTHS[0], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 2, H, W) of images (B, 1, H, W) with sides that 16 divides."""
+        """Logits (B, 1, H, W) of images (B, 1, H, W) with sides that 16 divides."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(nn.functional.max_pool2d(x, 2) if level else x)
@@ -43,43 +58,60 @@ class PlainUNet(nn.Module):
 
 
 def _pair(inputs: int, width: int) -> nn.Sequential:
-    layers = []
+    layers: list[nn.Module] = []
     for channels in (inputs, width):
         convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
-def models() -> dict[str, nn.Module]:
-    from monai.networks.nets import BasicUNet
-
-    torch.manual_seed(0)
+def makers(family: str) -> dict[str, Callable[[], nn.Module]]:
+    """Builds ours, the same by hand, and MONAI's where it has one."""
+    if family == "U-Net":
+        return {
+            OURS: lambda: unet(1, 1, width=WIDTHS[0]),
+            BY_HAND: PlainUNet,
+            "MONAI BasicUNet": lambda: monai("BasicUNet", norm="batch"),
+        }
+    if family == "UNet++":
+        return {
+            OURS: lambda: unet_plus_plus(1, 1, width=WIDTHS[0], dropout=0.0, supervised=True),
+            BY_HAND: lambda: twins.UNetPlusPlus(WIDTHS[0]),
+            "MONAI BasicUNetPlusPlus": lambda: monai("BasicUNetPlusPlus", norm=None, deep_supervision=True),
+        }
     return {
-        "skipway unet": unet(1, 2, width=WIDTHS[0], depth=len(WIDTHS)),
-        "plain U-Net by hand": PlainUNet(),
-        "MONAI BasicUNet": BasicUNet(2, 1, 2, features=(*WIDTHS, WIDTHS[0])),
+        OURS: lambda: unet_3_plus(3, 1, width=WIDTHS[0], supervised=True),
+        BY_HAND: lambda: twins.UNet3Plus(WIDTHS[0]),
     }
 
 
-def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    out = model(image)
-    return out[-1] if isinstance(out, tuple) else out
+def monai(name: str, **options: Any) -> nn.Module:
+    from monai.networks import nets  # here, so that the memory of the others is measured without it
+
+    relu = ("relu", {"inplace": True})
+    made: nn.Module = getattr(nets, name)(2, 1, 1, (*WIDTHS, WIDTHS[0]), act=relu, **options)
+    return made
 
 
-def forward(model: nn.Module, image: Tensor) -> Callable[[], object]:
-    def call() -> Tensor:
+def forward(run: Callable[[Tensor], object], model: nn.Module, image: Tensor) -> Callable[[], object]:
+    def call() -> object:
+        model.eval()
         with torch.inference_mode():
-            return _logits(model.eval(), image)
+            return run(image)
 
     return call
 
 
 def training_step(model: nn.Module, image: Tensor) -> Callable[[], object]:
+    """Cross-entropy of every output, backward, SGD."""
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.99)
-    target = (image[:, 0] > 0).long()
+    target = (image[:, :1] > 0).float()
 
     def call() -> Tensor:
-        loss = nn.functional.cross_entropy(_logits(model.train(), image), target)
+        found = model.train()(image)
+        outputs = [found] if isinstance(found, Tensor) else found
+        losses = [nn.functional.binary_cross_entropy_with_logits(one, target) for one in outputs]
+        loss = torch.stack(losses).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -88,32 +120,50 @@ def training_step(model: nn.Module, image: Tensor) -> Callable[[], object]:
     return call
 
 
-PASSES = {"forward": forward, "training step": training_step}
+def peers(family: str, kind: str) -> list[str]:
+    """What is compared, by name."""
+    return [*makers(family), *([FRUGAL] if kind == "forward" else [])]
 
 
-def prepare(name: str, kind: str, side: int) -> Callable[[], object]:
-    """The call of one model, for the memory measurement in a child."""
-    return PASSES[kind](models()[name], torch.randn(1, 1, side, side))
+def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object]:
+    """The call to measure, by the name of the peer."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    image = torch.randn(1, CHANNELS[family], side, side)
+    model = makers(family)[network_of(name)]()
+    if kind == "training step":
+        return training_step(model, image)
+    if kind == "prediction":
+        image = image.contiguous(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
+    frugal = kind == "prediction" or name == FRUGAL
+    return forward(model.frugal if frugal and isinstance(model, SkipGraph) else model, model, image)
+
+
+def network_of(name: str) -> str:
+    return OURS if name == FRUGAL else name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     wanted = parser.parse_args()
-    image = torch.randn(1, 1, wanted.side, wanted.side, generator=torch.Generator().manual_seed(0))
-    nets, rows, noise = models(), [], {}
-    for kind, make in PASSES.items():
-        calls = {name: make(model, image) for name, model in nets.items()}
+    rows, noise = [], {}
+    for family, kind in itertools.product(CHANNELS, KINDS):
+        names = peers(family, kind)
+        calls = {name: prepare(family, kind, wanted.side, name) for name in names}
         timings = common.rotate(calls, rounds=wanted.rounds)
-        noise[kind] = common.noise(timings)
-        for name, model in nets.items():
-            count = sum(p.numel() for p in model.parameters())
-            peak = common.peak_mebibytes(prepare, name, kind, wanted.side)
-            base = timings["MONAI BasicUNet"]
-            rows.append(common.row(name, timings[name], base, measured=kind, parameters=count, peak_mib=peak))
-    facts = common.machine("torch", "monai") | {"threads": torch.get_num_threads()}
-    common.save("networks", rows, side=wanted.side, a_over_a=noise, machine=facts)
+        del calls
+        noise[f"{family}, {kind}"] = common.noise(timings)
+        for name in names:
+            model = makers(family)[network_of(name)]()
+            facts = {"network": family, "measured": kind, "parameters": count_parameters(model)}
+            peak = common.peak_mebibytes(prepare, family, kind, wanted.side, name)
+            rows.append(common.row(name, timings[name], timings[BY_HAND], **facts, peak_mib=peak))
+            print(rows[-1], flush=True)
+    machine = common.machine("torch", "monai") | {"threads": 1}
+    common.save("networks", rows, side=wanted.side, a_over_a=noise, machine=machine)
 
 
 if __name__ == "__main__":
