@@ -296,6 +296,7 @@ def test_code_missing_files_and_other_networks_are_refused(tmp_path):
 def hub(monkeypatch, tmp_path):
     """An empty hub cache, and the calls that would have gone to a server."""
     import huggingface_hub
+    import huggingface_hub.file_download  # the package imports its parts when they are first asked for
 
     asked = []
 
@@ -307,6 +308,7 @@ def hub(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda address: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     return asked
 

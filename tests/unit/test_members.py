@@ -5,25 +5,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from members import FLAT, small, volumes
 
+from members import FLAT, MEMBERS, axes, made, small
 from skipway import models
 from skipway.models import arguments, build
 from skipway.predict.stream import predict_array
-
-MEMBERS = [(name, 2) for name in FLAT if arguments(name).get("ndim") != 3]
-MEMBERS += [(name, 3) for name in volumes()]
-
-
-def made(name, ndim, dtype=torch.float32, **config):
-    """A small network with numbers in every parameter, biases too."""
-    torch.manual_seed(0)
-    axes = {"ndim": ndim} if "ndim" in arguments(name) else {}
-    model = build(name, in_channels=1, classes=2, **small(name, **axes, **config)).to(dtype).eval()
-    for parameter in model.parameters():
-        if parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
 
 
 def legal(model, wanted):
@@ -55,10 +41,6 @@ def test_saved_and_loaded_is_equal(name, ndim):
     with torch.no_grad():
         for ours, theirs in zip(model(image), other.eval()(image), strict=True):
             assert torch.equal(ours, theirs)
-
-
-def axes(name, ndim):
-    return {"ndim": ndim} if "ndim" in arguments(name) else {}
 
 
 SIDES = {2: ((1, 1), (7, 97), (33, 64), (97, 50)), 3: ((1, 1, 1), (5, 17, 30))}

@@ -4,10 +4,10 @@ import csv
 
 import numpy as np
 import pytest
-from members import FLAT, small
 from PIL import Image
 from toys import skipway
 
+from members import FLAT, small
 from skipway.models import arguments
 
 CROP = 128

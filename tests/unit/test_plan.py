@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from members import FLAT, small
 from toys import one_thread
 
+from members import FLAT, small
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, UsageError

@@ -167,11 +167,15 @@ def find_weights(name: str, *, download: bool = False) -> File | None:
     if not download:
         return None
     try:
+        # Asked once without retries: on a machine without a network, the download alone tries for half a minute
+        # and then does not say why it failed.
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, WEIGHTS))
         return File(hub.hf_hub_download(repository, WEIGHTS))
     except Exception as error:  # the client raises whatever its transport does
+        said = next((f": {line}" for line in str(error).splitlines() if line.strip()), "")
         raise EnvironmentFault(
             Problem(
-                f"the download failed ({type(error).__name__}: {str(error).splitlines()[0]})",
+                f"the download failed ({type(error).__name__}{said})",
                 f"{repository}/{WEIGHTS}",
                 fix="check the network, or copy the file here and name it with `--pretrained FILE`",
             )

@@ -1,6 +1,8 @@
 """Every member of the family as small as it can be built, for tests that hold for all of them."""
 
-from skipway.models import BUILDERS, arguments
+import torch
+
+from skipway.models import BUILDERS, arguments, build
 
 SMALL = {
     "fcn_32s": {"width": 2, "hidden": 4},
@@ -27,3 +29,24 @@ def small(name, **config):
 def volumes():
     """Members that can be built with three axes."""
     return tuple(name for name in FLAT if "ndim" in arguments(name))
+
+
+MEMBERS = tuple((name, 2) for name in FLAT if arguments(name).get("ndim") != 3)
+MEMBERS += tuple((name, 3) for name in volumes())
+"""Every member with the number of its axes, twice where it can have either."""
+
+
+def axes(name, ndim):
+    """The argument that gives a member its axes, where it takes one."""
+    return {"ndim": ndim} if "ndim" in arguments(name) else {}
+
+
+def made(name, ndim, dtype=torch.float32, **config):
+    """A small network with numbers in every parameter, biases too."""
+    torch.manual_seed(0)
+    model = build(name, in_channels=1, classes=2, **small(name, **axes(name, ndim), **config))
+    model = model.to(dtype).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
