@@ -210,7 +210,7 @@ def tested(predictor: Predictor, data: Path, **options: Any) -> Ious:
 
     def predict(path: Path) -> NDArray[Any]:
         with open_image(path) as image:
-            return predictor.predict_page(image, **options).labels
+            return predictor.predict_pages(image, range(1), **options).labels
 
     return compared(predict, data)
 
