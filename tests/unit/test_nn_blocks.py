@@ -1,13 +1,17 @@
 """Blocks, resampling and the arithmetic read off them."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
 
-from skipway.nn.blocks import ChannelLayerNorm, Style, conv_block
+from skipway.nn.blocks import conv_block
 from skipway.nn.nodes import MergeNode, Read, concat, plain_node
+from skipway.nn.norms import ChannelLayerNorm
 from skipway.nn.paths import path_of
 from skipway.nn.resample import upsample
+from skipway.nn.style import Style
 from skipway.shapes import Grid, Spread, Transposed, Window, advance
 
 
@@ -44,7 +48,7 @@ def test_bilinear_up_sampling_is_local_at_the_corner():
 
 
 def test_a_node_concatenates_in_the_order_of_reading_and_crops_the_centre():
-    one = (1.0,) * 2
+    one = (Fraction(1),) * 2
     reads = [Read("x0_0", 1, one, (1, 2)), Read("x0_1", 2, one, (0, 0))]
     node = MergeNode(reads, {}, concat, nn.Identity(), 3)
     first = torch.arange(20.0).reshape(1, 1, 4, 5)

@@ -14,7 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
-from skipway.nn.blocks import norm_of
+from skipway.nn.norms import norm_of
 from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, Request, make_plan
 from skipway.synthetic import draw_cells
 

@@ -6,11 +6,12 @@ from typing import TypedDict
 from torch import nn
 
 from skipway.nn.backbones import BackboneEncoder, backbone_encoder
-from skipway.nn.blocks import Style, he_init
 from skipway.nn.encoders import Encoder, plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import Head
+from skipway.nn.init import he_init
 from skipway.nn.nodes import MergeNode, Read, plain_node
+from skipway.nn.style import Style
 from skipway.topology import Node, Topology
 
 Row = Callable[[int], Topology]
@@ -29,13 +30,13 @@ class Options(TypedDict, total=False):
         ndim: Number of spatial axes, 2 or 3.
         up: `transposed`, `bilinear` (along every axis of a volume), `nearest` or `nearest_conv` (a 3-wide
             convolution follows).
-        norm: `batch`, `channel_layer`, `instance`, `group` or `none`; see `nn.blocks.Style`.
+        norm: `batch`, `channel_layer`, `instance`, `group` or `none`; see `nn.style.Style`.
         activation: `relu`, `leaky_relu` or `prelu`.
         bias: Whether the convolutions of the blocks have a bias; unless given, exactly when there is no norm.
         padding: `same` or `valid`.
         dropout: Rate after each activation.
         block: `plain`, `residual`, `residual_each`, `preactivation`, `recurrent` or `recurrent_residual`; see
-            `nn.blocks.Style`.
+            `nn.style.Style`.
         merge: `concat` or `sum`.
         gate: Whether each skip passes an attention gate; see `nn.nodes.AttentionGate`.
         pools: Pooling factor per axis before each level after the first, for voxels that are not cubes; 2

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from skipway.models.registry import BUILDERS, Builder, build
-from skipway.nn.blocks import norm_of
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode
+from skipway.nn.norms import norm_of
 from skipway.nn.operations import count_macs, count_parameters
 from skipway.shapes import IMAGE, Grid, Path, Window, advance
 from skipway.topology import Node

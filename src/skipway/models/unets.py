@@ -5,10 +5,10 @@ from typing import Unpack
 
 from skipway import topology
 from skipway.models.assemble import Options, between_levels, doubling, heads, initialised, plain_network
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import plain_encoder, pooled_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode, Read, plain_node
+from skipway.nn.style import Style
 from skipway.topology import Node, Topology
 
 
@@ -141,7 +141,7 @@ def unet_3d_2016(
         width: Channels of the first convolution; the second has twice as many, and so has each level below.
         depth: Number of levels.
         ndim: Number of spatial axes; 2 gives the network in the plane that the paper compares with.
-        norm: See `nn.blocks.Style`.
+        norm: See `nn.style.Style`.
         padding: `valid` as published, or `same`: sizes in and out are equal.
         pools: Pooling factor per axis before each level after the first, for voxels that are not cubes; 2
             unless given.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from skipway.errors import CheckpointError, EnvironmentFault, Problem, UsageError
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import PlainEncoder, plain_encoder
 from skipway.nn.reach import AXES, Reach, Watch, window
+from skipway.nn.style import Style
 from skipway.shapes import Path, Window
 
 WEIGHTS = "model.safetensors"
