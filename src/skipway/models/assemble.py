@@ -1,6 +1,7 @@
 """What builders share: the options of plain nodes, and from a row of the table to a network of plain nodes."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TypedDict
 
 from torch import nn
@@ -16,6 +17,10 @@ from skipway.topology import Node, Topology
 
 Row = Callable[[int], Topology]
 """From a depth to a member of the family, as `skipway.topology` lists them."""
+
+
+COARSEST = 1024
+"""Largest stride of a level: pixels of the image that become one. Every one of them has its own size arithmetic."""
 
 
 class Options(TypedDict, total=False):
@@ -186,6 +191,11 @@ def between_levels(
         return [(2,) * ndim] * (depth - 1)
     if len(factors) != depth - 1 or any(len(factor) != ndim for factor in factors):
         raise ValueError(f"{name} needs {depth - 1} factors of {ndim} axes at depth {depth}, got {factors}")
+    strides = [prod(axis) for axis in zip(*factors, strict=True)]
+    if any(f < 1 for factor in factors for f in factor) or max(strides, default=1) > COARSEST:
+        raise ValueError(
+            f"{name} cannot be {factors}: 1 or more each, {COARSEST} or less together along an axis"
+        )
     return [tuple(factor) for factor in factors]
 
 
