@@ -93,6 +93,82 @@ def test_a_run_folder_with_a_hostile_config_is_refused_at_once(tmp_path, config)
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize("name", ["unet", "wide_unet"])
+@pytest.mark.parametrize("up", ["nearest", "bilinear", "bilinear_aligned"])
+def test_a_decoder_that_cannot_change_widths_by_upsampling_halves_them(name, up):
+    model = build(name, width=8, depth=3, up=up)
+    assert model.encoder.widths == (8, 16, 16)
+    assert [model.nodes[key].width for key in ("x1_1", "x0_2")] == [8, 8]
+
+
+@pytest.mark.parametrize("name", ["unet", "wide_unet"])
+@pytest.mark.parametrize("up", ["transposed", "nearest_conv"])
+def test_a_decoder_with_weights_in_its_upsampling_halves_nothing_else(name, up):
+    model = build(name, width=8, depth=3, up=up)
+    assert model.encoder.widths == (8, 16, 32)
+    assert [model.nodes[key].width for key in ("x1_1", "x0_2")] == [16, 8]
+
+
+@pytest.mark.parametrize("name", ["r2_unet", "r2_attention_unet"])
+def test_recurrent_members_take_no_other_block(name):
+    assert build(name, width=2, depth=2, block="recurrent").in_channels == 3
+    with pytest.raises(ValueError, match="blocks of r2.* are recurrent"):
+        build(name, width=2, depth=2, block="plain")
+
+
+def test_a_stem_with_nothing_to_stand_in_for_is_refused():
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="nothing for a stem to stand in for"):
+        sketch("unet", backbone="vgg11", stem=True)
+
+
+EFFECTS = {
+    "width": 6,
+    "depth": 4,
+    "up": "nearest_conv",
+    "norm": "instance",
+    "activation": "prelu",
+    "bias": True,
+    "padding": "valid",
+    "dropout": 0.2,
+    "block": "residual",
+    "merge": "sum",
+    "gate": True,
+    "stem": True,
+    "ndim": 3,
+    "pools": [[4, 4], [2, 2]],
+}
+"""An option -> a value that is no member's default."""
+
+CONFLICTS = {
+    None: {"stem"},
+    "resnet18": {"ndim", "pools"},
+    "r2": {"padding"},
+}
+"""Options that are refused: without a backbone, with one, in recurrent members."""
+
+
+@pytest.mark.parametrize("backbone", [None, "resnet18"])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if "backbone" in arguments(name)])
+def test_every_option_changes_the_network_or_is_refused(name, backbone):
+    if backbone:
+        pytest.importorskip("timm")
+    recurrent = name.startswith("r2")
+    values = EFFECTS | ({"block": "recurrent"} if recurrent else {})
+    values |= {"up": "nearest"} if name == "unet_3_plus" else {}
+    before = {"width": 4, "depth": 3, "backbone": backbone, "norm": "batch"}
+    if "gate" in arguments(name):
+        before |= {"up": "transposed", "dropout": 0.0, "bias": None, "gate": False}
+    plain = repr(sketch(name, **before))
+    for key in values.keys() & arguments(name).keys():
+        asked = before | {key: values[key]}
+        if key in CONFLICTS[backbone] | (CONFLICTS["r2"] if recurrent else set()):
+            with pytest.raises(ValueError, match=r"stem|axes|pools|padding"):
+                sketch(name, **asked)
+        else:
+            assert repr(sketch(name, **asked)) != plain, key
+
+
 def test_sizes_of_a_network_are_known_without_its_weights():
     assert all(parameter.is_meta for parameter in sketch("unet", width=4).parameters())
     assert models.sketch("unet").encoder.widths[0] == 64

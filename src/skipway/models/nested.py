@@ -98,7 +98,8 @@ def unet_3_plus(
         parameters for 3 -> 1; 26,989,637 supervised; 26,991,687 guided too).
     """
     style = Style(ndim=ndim, norm=norm, bias=True)
-    encoder = family_encoder(in_channels, style, width, depth, backbone=backbone, stem=stem)
+    options: Options = {"width": width, "depth": depth, "backbone": backbone, "stem": stem}
+    encoder = family_encoder(in_channels, style, options)
 
     def make_node(_: Node, reads: Sequence[Read]) -> MergeNode:
         return full_scale_node(reads, width, style, up=up)

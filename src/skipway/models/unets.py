@@ -55,8 +55,9 @@ def unet_2015(
 def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> SkipGraph:
     """The U-Net as it is used today: same padding and batch norm; sizes in and out are equal.
 
-    With `bilinear` or `nearest` up-sampling, which cannot change the number of channels, every block of the
-    decoder halves them for the level above, and the deepest level has as many as the one above it.
+    With up-sampling that has no weights (`bilinear`, `bilinear_aligned`, `nearest`) and cannot change the number of
+    channels, every block of the decoder halves them for the level above, and the deepest level has as many as
+    the one above it.
 
     Args:
         in_channels: Channels of the image.
@@ -66,8 +67,7 @@ def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> 
     Source: Ronneberger et al. 2015, with padding and norm as in milesial/Pytorch-UNet (31,037,698 for 3 ->
         2).
     """
-    halve = options.get("up", "transposed") in ("bilinear", "nearest")
-    return plain_network("unet", topology.unet, in_channels, classes, halve=halve, **options)
+    return plain_network("unet", topology.unet, in_channels, classes, halve=True, **options)
 
 
 def wide_unet(in_channels: int = 1, classes: int = 1, **options: Unpack[Options]) -> SkipGraph:
@@ -85,9 +85,8 @@ def wide_unet(in_channels: int = 1, classes: int = 1, **options: Unpack[Options]
     Source: Zhou et al. 2018, table 2 (widths 35, 70, 140, 280, 560); `wU_Net` of the authors' code.
     """
     published: Options = {"width": 35, "norm": "none", "dropout": 0.5}
-    halve = options.get("up", "transposed") != "transposed"
     return plain_network(
-        "wide_unet", topology.unet, in_channels, classes, halve=halve, **(published | options)
+        "wide_unet", topology.unet, in_channels, classes, halve=True, **(published | options)
     )
 
 

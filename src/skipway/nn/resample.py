@@ -10,7 +10,9 @@ from skipway.nn.blocks import plain_block
 from skipway.nn.layers import CONVOLUTIONS, TRANSPOSED
 from skipway.nn.style import Style, choose
 
-UPS = ("transposed", "bilinear", "nearest", "bilinear_aligned")
+WEIGHTLESS = ("bilinear", "nearest", "bilinear_aligned")
+"""Kinds of up-sampling that keep the number of channels."""
+UPS = ("transposed", *WEIGHTLESS)
 STYLED_UPS = (*UPS, "nearest_conv")
 """Kinds of up-sampling between nodes; heads have no norm or activation and take `UPS` only."""
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
