@@ -80,7 +80,7 @@ class ModelCard:
         halo: Context a tile needs on each side, per axis.
         smallest: Smallest legal input.
         stride: Legal sides repeat with this period.
-        norm: Norm of the blocks.
+        norm: Norms of the blocks, see `nn.norms.norm_of`.
         tile_exact: Whether tiles give what the whole image gives.
         nodes: Every node, the encoder first, then the decoder in running order.
         heads: Every output, in order.

@@ -87,12 +87,19 @@ def make_norm(width: int, style: Style) -> nn.Module | None:
 
 
 def norm_of(model: nn.Module) -> str:
-    """Name of the first norm in a model, as `Style` calls it; a group norm of one channel a group is `instance`."""
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS):
-            return "batch"
-        if isinstance(module, GroupNorm):
-            return "instance" if module.groups == module.weight.numel() else "group"
-        if isinstance(module, ChannelLayerNorm):
-            return "channel_layer"
-    return "none"
+    """Names of the norms in a model, as `Style` calls them, in order; `none` where there is none.
+
+    A group norm of one channel a group is an instance norm.
+    """
+    found = dict.fromkeys(name for module in model.modules() if (name := _name(module)))
+    return ", ".join(found) or "none"
+
+
+def _name(module: nn.Module) -> str | None:
+    if isinstance(module, BATCH_NORMS):
+        return "batch"
+    if isinstance(module, ChannelLayerNorm):
+        return "channel_layer"
+    if isinstance(module, GroupNorm):
+        return "instance" if module.groups == module.weight.numel() else "group"
+    return None
