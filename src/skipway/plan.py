@@ -13,12 +13,14 @@ from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import ETAS, LOSSES
-from skipway.models import BUILDERS, arguments, build, published_classes
+from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
 PRESETS = ("default", "2015")
 OPTIMISERS = ("adamw", "sgd")
+FLAGS = ("width", "depth", "backbone", "supervised")
+"""Options of a model that have a flag of their own; the others go by --set."""
 
 DEFAULT_STEPS = 2000
 """Used when neither --steps nor --time is given."""
@@ -97,24 +99,16 @@ class Request:
             raise UsageError(*problems)
 
     def _strangers(self) -> list[Problem]:
-        """Options that the model does not have."""
+        """Options that the model does not have, or that are named twice."""
         model = self.model or ("unet_2015" if self.preset == "2015" else "unet")
         if model not in BUILDERS:
             return []
-        known = arguments(model)
-        named = {
-            "--width": ("width", self.width),
-            "--depth": ("depth", self.depth),
-            "--backbone": ("backbone", self.backbone),
-            "--supervised": ("supervised", self.supervised),
-            **{f"--set {name}": (name, value) for name, value in self.options.items()},
-        }
-        choices = f"an option of {model}: {', '.join(sorted(known))}"
-        return [
-            Problem(f"{model} has no option {name!r}", flag, choices)
-            for flag, (name, value) in named.items()
-            if value is not None and (name not in known or name in ("in_channels", "classes"))
+        flags = {key: f"--{key}" for key in FLAGS if getattr(self, key) is not None}
+        twice = [
+            Problem(f"{key} is named twice", f"{flags[key]}, --set {key}", fix="leave one out")
+            for key in flags.keys() & self.options.keys()
         ]
+        return twice + strangers(model, flags | {key: f"--set {key}" for key in self.options})
 
 
 @dataclass(frozen=True)
@@ -273,10 +267,7 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
 
 def _width(model: str, *, narrow: bool) -> int:
     """The published width; on a CPU half of it, a quarter where that is 64."""
-    import torch
-
-    with torch.device("meta"):
-        width = arguments(model)["width"] or build(model).encoder.widths[0]
+    width = arguments(model)["width"] or sketch(model).encoder.widths[0]
     return width if not narrow else width // 4 if width >= 64 else -(-width // 2)
 
 
@@ -286,12 +277,9 @@ def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
     Raises:
         UsageError: The builder refuses its arguments.
     """
-    import torch
-
     try:
-        with torch.device("meta"):
-            return build(model, **config).geometry
-    except (TypeError, ValueError) as error:
+        return sketch(model, **config).geometry
+    except ValueError as error:
         raise UsageError(Problem(str(error), f"--model {model}", fix="see `skipway models`")) from error
 
 

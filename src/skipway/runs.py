@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             Problem("file is missing", str(path), fix="copy the whole run folder")
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             Problem(f"not readable as JSON ({error})", str(path), fix="copy the run folder again")
         ) from error
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise _damaged(path, "its SHA-256 is not the one it was written with")
     try:
         facts = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its facts are not JSON ({error})") from error
     if not isinstance(facts, dict):
         raise _damaged(path, "its facts are no JSON object")

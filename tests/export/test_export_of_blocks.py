@@ -6,7 +6,7 @@ from test_compile_and_export import assert_equal, images
 from torch.export import Dim
 
 from skipway import models
-from skipway.nn.blocks import BLOCKS
+from skipway.nn.style import BLOCKS
 
 ROWS = {
     **{block: ("unet", {"block": block, "depth": 2}) for block in BLOCKS[1:]},

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from skipway import models
+from skipway.nn.init import bilinear_init, bilinear_row
 from skipway.nn.operations import count_parameters
-from skipway.nn.resample import bilinear_init, bilinear_row, overlapping
+from skipway.nn.resample import overlapping
 from skipway.shapes import advance
 
 COUNTS = [

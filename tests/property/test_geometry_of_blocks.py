@@ -5,7 +5,7 @@ import torch
 from test_geometry import check_field, randomise, tile_error
 
 from skipway import models
-from skipway.nn.blocks import BLOCKS
+from skipway.nn.style import BLOCKS
 
 STRIDED = ["residual_unet", "vnet", "nnunet", "nnunet_residual"]
 SUPERVISED = {"nnunet": {"supervised": True}, "nnunet_residual": {"supervised": True}}

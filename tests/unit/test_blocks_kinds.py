@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from skipway import models
-from skipway.nn.blocks import BLOCKS, InstanceNorm, Repeat, Style, activation, conv_block, residual_block
+from skipway.nn.blocks import conv_block, residual_block
+from skipway.nn.layers import Repeat, activation
 from skipway.nn.nodes import AttentionGate, Read, plain_node
+from skipway.nn.norms import GroupNorm
 from skipway.nn.paths import path_of
 from skipway.nn.resample import upsample_in_style
+from skipway.nn.style import BLOCKS, Style
 from skipway.shapes import Grid, advance
 
 X = (1.0, -2.0, 3.0, 1.0)
@@ -142,7 +145,7 @@ def test_a_prelu_learns_one_slope_a_channel():
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_instance_norm_is_that_of_torch(ndim):
     torch.manual_seed(0)
-    norm = InstanceNorm(3).double()
+    norm = GroupNorm(3, groups=3).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     theirs = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[ndim - 1](3, affine=True).double()
@@ -152,11 +155,21 @@ def test_instance_norm_is_that_of_torch(ndim):
 
 
 def test_instance_norm_keeps_channels_last_and_takes_a_single_pixel():
-    norm = InstanceNorm(3)
+    norm = GroupNorm(3, groups=3)
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert norm(x).is_contiguous(memory_format=torch.channels_last)
     assert norm(torch.full((1, 3, 1, 1), 7.0)).flatten().tolist() == pytest.approx([0, 0, 0], abs=1e-3)
     assert not models.unet(width=2, depth=2, norm="instance").geometry.tile_exact
+
+
+def test_group_norm_is_that_of_torch_and_takes_a_single_pixel():
+    norm, theirs = GroupNorm(6, groups=3).double(), nn.GroupNorm(3, 6).double()
+    x = 5 + torch.randn(2, 6, 4, 5, dtype=torch.double)
+    assert torch.equal(norm(x), theirs(x))
+    model = models.unet(width=2, depth=3, norm="group")
+    smallest = torch.ones(1, 1, *model.geometry.smallest)
+    assert bool(torch.isfinite(model(smallest)[-1]).all())
+    assert not model.geometry.tile_exact
 
 
 def test_repeated_channels_come_in_turn():

@@ -71,7 +71,7 @@ def test_a_level_greys_what_pruning_drops(here):
     ("words", "says"),
     [
         (["unet_plusplus"], "use unet_plus_plus"),
-        (["unet", "--set", "wdith=3"], "--set width="),
+        (["unet", "--set", "wdith=3"], "use width"),
         (["unet", "--set", "width"], "KEY=VALUE"),
         (["unet", "--set", "width=4", "--set", "width=5"], "set twice"),
         (["unet", "--set", "width=wide"], "width=wide"),
@@ -80,6 +80,9 @@ def test_a_level_greys_what_pruning_drops(here):
         (["unet", "--set", "depth=1"], "depth of 2 or more"),
         (["unet", "--size", "0"], "--size"),
         (["unet", "--size", "wide"], "--size"),
+        (["unet", "--size", "99999999999999999999"], "--size"),
+        (["unet", "--size", "99999"], "too large: 67,108,864 pixels in all at most"),
+        (["unet", "--set", "gate=maybe"], "gate cannot be 'maybe'; it is true or false"),
         (["unet", "--size", "8x8x8"], "2 spatial axes"),
         (["unet_plus_plus", "--level", "2"], "supervised=true"),
         (["unet", "-o", "nowhere/unet.svg"], "no such folder"),

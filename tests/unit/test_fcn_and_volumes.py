@@ -12,12 +12,13 @@ from torch import nn
 
 from skipway import models, topology
 from skipway.errors import ShapeError, TopologyError
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import PlainEncoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import ScoreHead
+from skipway.nn.init import bilinear_init
 from skipway.nn.nodes import Read, score_node
-from skipway.nn.resample import bilinear_init, overlapping
+from skipway.nn.resample import overlapping
+from skipway.nn.style import Style
 from skipway.predict import predict_array
 from skipway.topology import Node
 

@@ -6,13 +6,13 @@ import torch
 from skipway import models, topology
 from skipway.errors import TopologyError
 from skipway.losses import cross_entropy_dice, supervised
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import Head
 from skipway.nn.nodes import plain_node
 from skipway.nn.operations import count_macs, count_parameters
 from skipway.nn.presence import Presence, gated
+from skipway.nn.style import Style
 from skipway.predict.logits import combine
 from skipway.topology import Node
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from skipway import models
-from skipway.nn.blocks import BLOCKS
 from skipway.nn.operations import count_macs
+from skipway.nn.style import BLOCKS
 
 MEMBERS = [
     *[("unet", {"block": block, "depth": 3}) for block in BLOCKS[1:]],

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from skipway.nn.blocks import ChannelLayerNorm, Style, conv_block
+from skipway.nn.blocks import conv_block
 from skipway.nn.nodes import MergeNode, Read, concat, plain_node
+from skipway.nn.norms import ChannelLayerNorm
 from skipway.nn.paths import path_of
 from skipway.nn.resample import upsample
+from skipway.nn.style import Style
 from skipway.shapes import Grid, Spread, Transposed, Window, advance
 
 

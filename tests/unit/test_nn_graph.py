@@ -8,11 +8,11 @@ import torch
 
 from skipway import models, topology
 from skipway.errors import ShapeError, TopologyError
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import Head
 from skipway.nn.nodes import plain_node
+from skipway.nn.style import Style
 from skipway.topology import Node, Topology
 
 SUPERVISED = {

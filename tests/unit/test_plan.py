@@ -14,7 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
-from skipway.nn.blocks import norm_of
+from skipway.nn.norms import norm_of
 from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, Request, make_plan
 from skipway.synthetic import draw_cells
 
@@ -213,6 +213,10 @@ def test_a_plan_with_an_unknown_or_missing_key_is_refused():
         ({"seed": -1}, "--seed"),
         ({"seed": 2**64}, "--seed"),
         ({"steps": 5, "seconds": 5.0}, "--time"),
+        ({"width": 8, "options": {"width": 16}}, "--width, --set width: width is named twice"),
+        ({"options": {"wdith": 16}}, "Fix: use width"),
+        ({"model": "unet_2015", "backbone": "resnet18"}, "--backbone"),
+        ({"options": {"classes": 3}}, "--set classes"),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(change, flag):

@@ -1,16 +1,12 @@
 """What `skipway draw` does: from words on the command line to an SVG file."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from skipway.cli.settings import parsed
 from skipway.draw import lay_out, svg
 from skipway.errors import Problem, ShapeError, TopologyError, UsageError
-from skipway.models import BUILDERS, arguments, build
+from skipway.models import BUILDERS, sketch, strangers
 from skipway.models.cards import documented
 from skipway.runs import replacing
 
@@ -30,11 +26,12 @@ def drawing(
         UsageError: Something of this cannot be.
     """
     config = parsed(settings)
-    _check_keys(name, config)
+    asked = {key: f"--set {key}" for key in config}
+    if name in BUILDERS and (unknown := strangers(name, asked, besides=("in_channels", "classes"))):
+        raise UsageError(*unknown)
     try:
-        with torch.device("meta"):
-            model = build(name, **config)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        model = sketch(name, **config)
+    except ValueError as error:
         fix = "other values with --set, as KEY=VALUE"
         raise UsageError(Problem(f"{name} cannot be built: {error}", " ".join(settings), fix=fix)) from error
     try:
@@ -79,23 +76,6 @@ def sides(size: str | None) -> tuple[int, ...] | int | None:
     if size is None:
         return None
     parts = size.replace("×", "x").split("x")
-    if not all(part.isdecimal() and int(part) for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 and int(part) for part in parts):
         raise UsageError(Problem(f"found {size!r}", "--size", "a side in pixels, or sides as in 32x128x128"))
     return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
-
-
-def _check_keys(name: str, config: dict[str, Any]) -> None:
-    if name not in BUILDERS:
-        return  # `build` knows what to say
-    known = ["in_channels", "classes", *arguments(name)]
-    for key in config:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise UsageError(
-                Problem(
-                    f"{name} has no argument {key!r}",
-                    "--set",
-                    f"one of {', '.join(known)}",
-                    f"--set {near[0]}=…" if near else f"see `skipway models {name}`",
-                )
-            )

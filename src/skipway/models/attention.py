@@ -5,6 +5,7 @@ from typing import Unpack
 from skipway import topology
 from skipway.models.assemble import Options, plain_network
 from skipway.nn.graph import SkipGraph
+from skipway.nn.style import RECURRENT
 
 
 def attention_unet(in_channels: int = 3, classes: int = 1, **options: Unpack[Options]) -> SkipGraph:
@@ -61,4 +62,8 @@ def r2_attention_unet(
 def _recurrent(name: str, in_channels: int, classes: int, recurrences: int, options: Options) -> SkipGraph:
     published: Options = {"up": "nearest_conv", "bias": True, "block": "recurrent_residual"}
     config = published | options
+    if config["block"] not in RECURRENT:
+        raise ValueError(
+            f"the blocks of {name} are recurrent: {' or '.join(RECURRENT)}, not {config['block']}"
+        )
     return plain_network(name, topology.unet, in_channels, classes, recurrences=recurrences, **config)

@@ -3,18 +3,22 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, cast
 
-import torch
 from torch import nn
 
-from skipway.models.registry import BUILDERS, Builder, build
-from skipway.nn.blocks import norm_of
+from skipway.errors import ShapeError
+from skipway.models.registry import BUILDERS, Builder, sketch
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode
+from skipway.nn.norms import norm_of
 from skipway.nn.operations import count_macs, count_parameters
 from skipway.shapes import IMAGE, Grid, Path, Window, advance
 from skipway.topology import Node
+
+MOST_PIXELS = 2**26
+"""Largest size that costs are told at; they are counted by a run with one channel of zeros."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class ModelCard:
         halo: Context a tile needs on each side, per axis.
         smallest: Smallest legal input.
         stride: Legal sides repeat with this period.
-        norm: Norm of the blocks.
+        norm: Norms of the blocks, see `nn.norms.norm_of`.
         tile_exact: Whether tiles give what the whole image gives.
         nodes: Every node, the encoder first, then the decoder in running order.
         heads: Every output, in order.
@@ -117,8 +121,7 @@ def describe(name: str, size: int | Sequence[int] | None = None, **config: Any) 
     Raises:
         UsageError: No builder has that name.
     """
-    with torch.device("meta"):
-        model = build(name, **config)
+    model = sketch(name, **config)
     shape = model.geometry
     at = legal_size(model, size)
     summary, source = documented(BUILDERS[name])
@@ -151,11 +154,17 @@ def legal_size(model: SkipGraph, size: int | Sequence[int] | None = None) -> tup
         model: Network.
         size: One side for all axes or a side per axis. Unless given, 256, or the 572 of the 2015 paper for valid
             padding; in a volume 128, or the 132 of the 2016 one.
+
+    Raises:
+        ShapeError: It has another number of axes, or more pixels than can be counted with.
     """
     if size is None:
         valid = any(model.geometry.margin)
         size = (132 if valid else 128) if model.ndim == 3 else (572 if valid else 256)
-    return model.geometry.next_legal((size,) * model.ndim if isinstance(size, int) else size)
+    legal = model.geometry.next_legal((size,) * model.ndim if isinstance(size, int) else size)
+    if prod(legal) > MOST_PIXELS:
+        raise ShapeError(f"{'x'.join(map(str, legal))} is too large: {MOST_PIXELS:,} pixels in all at most")
+    return legal
 
 
 def node_cards(model: SkipGraph, size: Sequence[int]) -> tuple[NodeCard, ...]:

@@ -7,12 +7,13 @@ from torch import nn
 
 from skipway import topology
 from skipway.models.assemble import between_levels, doubling, initialised
-from skipway.nn.blocks import Style, choose
 from skipway.nn.encoders import Encoder, PlainEncoder, plain_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.heads import ScoreHead
+from skipway.nn.init import bilinear_init
 from skipway.nn.nodes import MergeNode, Read, score_node
-from skipway.nn.resample import bilinear_init, overlapping, pool, upsample
+from skipway.nn.resample import overlapping, pool, upsample
+from skipway.nn.style import Style, choose
 from skipway.topology import Node, Topology
 
 Resample = Callable[[Sequence[int]], nn.Module]
@@ -132,7 +133,7 @@ def fcn(
             given, two levels above the deepest, as in FCN-8s.
         ndim: Number of spatial axes, 2 or 3.
         up: `bilinear` (along every axis of a volume) or `nearest`.
-        norm: See `nn.blocks.Style`, like `padding`, `dropout` and `block`.
+        norm: See `nn.style.Style`, like `padding`, `dropout` and `block`.
         padding: `same` or `valid`.
         dropout: Rate after each ReLU.
         block: `plain` or `residual`.

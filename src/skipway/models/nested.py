@@ -5,10 +5,11 @@ from typing import Unpack
 
 from skipway import topology
 from skipway.models.assemble import Options, Row, ending, family_encoder, heads, initialised, plain_network
-from skipway.nn.blocks import Style, norm_init
 from skipway.nn.graph import SkipGraph
+from skipway.nn.init import norm_init
 from skipway.nn.nodes import MergeNode, Read, full_scale_node
 from skipway.nn.presence import Presence
+from skipway.nn.style import Style
 from skipway.topology import Node
 
 
@@ -83,7 +84,7 @@ def unet_3_plus(
         depth: Number of levels; 5, or all that the backbone has, unless given.
         ndim: Number of spatial axes, 2 or 3.
         up: `bilinear` or `nearest`.
-        norm: See `nn.blocks.Style`.
+        norm: See `nn.style.Style`.
         backbone: See `Options`, like `stem`; each node then has as many branches as there are maps to read.
         stem: …
         supervised: Whether every decoder node and the bottom of the encoder carry a head, up-sampled to the
@@ -97,7 +98,8 @@ def unet_3_plus(
         parameters for 3 -> 1; 26,989,637 supervised; 26,991,687 guided too).
     """
     style = Style(ndim=ndim, norm=norm, bias=True)
-    encoder = family_encoder(in_channels, style, width, depth, backbone=backbone, stem=stem)
+    options: Options = {"width": width, "depth": depth, "backbone": backbone, "stem": stem}
+    encoder = family_encoder(in_channels, style, options)
 
     def make_node(_: Node, reads: Sequence[Read]) -> MergeNode:
         return full_scale_node(reads, width, style, up=up)

@@ -6,11 +6,12 @@ from torch import nn
 
 from skipway import topology
 from skipway.models.assemble import between_levels, doubling, ending, heads, initialised
-from skipway.nn.blocks import Sides, Style, plain_block, residual_block
+from skipway.nn.blocks import plain_block, residual_block
 from skipway.nn.encoders import staged_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode, Read, concat
 from skipway.nn.resample import upsample
+from skipway.nn.style import Sides, Style
 from skipway.topology import Node, Topology, diagonal
 
 WIDEST = {1: 512, 2: 512, 3: 320}
@@ -43,7 +44,7 @@ def nnunet(
         depth: Number of levels.
         ndim: Number of spatial axes, 2 or 3.
         widest: Most channels of a level; 320 for volumes, 512 for images unless given.
-        norm: See `nn.blocks.Style`. Instance norm, as published, sees the whole tile.
+        norm: See `nn.style.Style`. Instance norm, as published, sees the whole tile.
         dropout: Rate after each activation.
         pools: Stride per axis of each level after the first; 2 unless given.
         kernels: Side of the convolutions per axis, for each level; 3 unless given.

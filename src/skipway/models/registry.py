@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+
 from skipway.errors import Problem, UsageError
 from skipway.models.assemble import Options
 from skipway.models.attention import attention_unet, r2_attention_unet, r2_unet
+from skipway.models.config import check_config
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.nnunet import nnunet, nnunet_residual
@@ -47,7 +50,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 
-def build(name: str, *, level: int | None = None, **config: Any) -> SkipGraph:
+def build(name: str, /, *, level: int | None = None, **config: Any) -> SkipGraph:
     """Build a network by the name and keyword arguments that a run folder stores.
 
     Args:
@@ -58,6 +61,8 @@ def build(name: str, *, level: int | None = None, **config: Any) -> SkipGraph:
 
     Raises:
         UsageError: No builder has that name.
+        TypeError: The builder has no such argument.
+        ValueError: An argument cannot be, see `check_config`, or they contradict each other.
         TopologyError: The network has no output of that level.
     """
     if name not in BUILDERS:
@@ -70,8 +75,23 @@ def build(name: str, *, level: int | None = None, **config: Any) -> SkipGraph:
                 code="U201",
             )
         )
+    check_config(BUILDERS[name], config)
     graph = BUILDERS[name](**config)
     return graph if level is None else graph.pruned(level)
+
+
+def sketch(name: str, /, **config: Any) -> SkipGraph:
+    """The network that `build` gives, on the meta device: all sizes, no memory for weights.
+
+    Raises:
+        UsageError: No builder has that name.
+        ValueError: It cannot be built, whatever the reason.
+    """
+    try:
+        with torch.device("meta"):
+            return build(name, **config)
+    except (TypeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def arguments(name: str) -> Mapping[str, Any]:
@@ -95,3 +115,23 @@ def published_classes(name: str) -> int:
     """Channels of the head as published: 1 is a sigmoid, 2 or more are a softmax."""
     classes: int = inspect.signature(BUILDERS[name]).parameters["classes"].default
     return classes
+
+
+def strangers(name: str, asked: Mapping[str, str], *, besides: tuple[str, ...] = ()) -> list[Problem]:
+    """A problem for each option that a builder does not have.
+
+    Args:
+        name: Of the builder.
+        asked: Argument -> the words that asked for it, such as `--set width`.
+        besides: Arguments that can be asked for too, such as the classes where no data decide them.
+    """
+    known = (*besides, *arguments(name))
+    problems = []
+    for key, words in asked.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            fix = f"use {near[0]}" if near else f"see `skipway models {name}`"
+            problems.append(
+                Problem(f"{name} has no option {key!r}", words, f"one of {', '.join(known)}", fix)
+            )
+    return problems

@@ -7,21 +7,14 @@ from torch import nn
 
 from skipway import topology
 from skipway.models.assemble import between_levels, doubling, heads, initialised
-from skipway.nn.blocks import (
-    Repeat,
-    Residual,
-    Style,
-    activation,
-    conv_block,
-    has_bias,
-    make_norm,
-    plain_block,
-    residual_block,
-)
+from skipway.nn.blocks import conv_block, plain_block, residual_block
 from skipway.nn.encoders import staged_encoder
 from skipway.nn.graph import SkipGraph
+from skipway.nn.layers import Repeat, Residual, activation
 from skipway.nn.nodes import MergeNode, Read, concat, plain_node
+from skipway.nn.norms import make_norm
 from skipway.nn.resample import down_conv, upsample
+from skipway.nn.style import Style, has_bias
 from skipway.topology import Node
 
 KERNEL = 5
@@ -49,7 +42,7 @@ def residual_unet(
         depth: Number of levels, the bridge included.
         ndim: Number of spatial axes, 2 or 3.
         up: See `nn.resample.upsample_in_style`.
-        norm: See `nn.blocks.Style`.
+        norm: See `nn.style.Style`.
         dropout: Rate after each activation.
         pools: Stride per axis of each level after the first; 2 unless given.
 
@@ -94,7 +87,7 @@ def vnet(
             on the skip and the up-sampled map, twice the channels of its level.
         depth: Number of levels.
         ndim: Number of spatial axes, 2 or 3.
-        norm: See `nn.blocks.Style`; the paper has none.
+        norm: See `nn.style.Style`; the paper has none.
         activation: `relu`, `leaky_relu` or `prelu`.
         dropout: Rate after each activation within a stage.
         convs: Convolutions of each level of the encoder, finest first; 1, 2, 3, 3, … unless given.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from skipway import topology
 from skipway.models.assemble import heads as make_heads
 from skipway.models.assemble import initialised
-from skipway.nn.blocks import Style
 from skipway.nn.graph import SkipGraph
 from skipway.nn.hybrid import LEVELS, STRIDE, hybrid_encoder
 from skipway.nn.nodes import MergeNode, Read, plain_node
+from skipway.nn.style import Style
 from skipway.topology import Node
 
 

@@ -5,10 +5,10 @@ from typing import Unpack
 
 from skipway import topology
 from skipway.models.assemble import Options, between_levels, doubling, heads, initialised, plain_network
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import plain_encoder, pooled_encoder
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode, Read, plain_node
+from skipway.nn.style import Style
 from skipway.topology import Node, Topology
 
 
@@ -55,8 +55,9 @@ def unet_2015(
 def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> SkipGraph:
     """The U-Net as it is used today: same padding and batch norm; sizes in and out are equal.
 
-    With `bilinear` or `nearest` up-sampling, which cannot change the number of channels, every block of the
-    decoder halves them for the level above, and the deepest level has as many as the one above it.
+    With up-sampling that has no weights (`bilinear`, `bilinear_aligned`, `nearest`) and cannot change the number of
+    channels, every block of the decoder halves them for the level above, and the deepest level has as many as
+    the one above it.
 
     Args:
         in_channels: Channels of the image.
@@ -66,8 +67,7 @@ def unet(in_channels: int = 1, classes: int = 2, **options: Unpack[Options]) -> 
     Source: Ronneberger et al. 2015, with padding and norm as in milesial/Pytorch-UNet (31,037,698 for 3 ->
         2).
     """
-    halve = options.get("up", "transposed") in ("bilinear", "nearest")
-    return plain_network("unet", topology.unet, in_channels, classes, halve=halve, **options)
+    return plain_network("unet", topology.unet, in_channels, classes, halve=True, **options)
 
 
 def wide_unet(in_channels: int = 1, classes: int = 1, **options: Unpack[Options]) -> SkipGraph:
@@ -85,9 +85,8 @@ def wide_unet(in_channels: int = 1, classes: int = 1, **options: Unpack[Options]
     Source: Zhou et al. 2018, table 2 (widths 35, 70, 140, 280, 560); `wU_Net` of the authors' code.
     """
     published: Options = {"width": 35, "norm": "none", "dropout": 0.5}
-    halve = options.get("up", "transposed") != "transposed"
     return plain_network(
-        "wide_unet", topology.unet, in_channels, classes, halve=halve, **(published | options)
+        "wide_unet", topology.unet, in_channels, classes, halve=True, **(published | options)
     )
 
 
@@ -141,7 +140,7 @@ def unet_3d_2016(
         width: Channels of the first convolution; the second has twice as many, and so has each level below.
         depth: Number of levels.
         ndim: Number of spatial axes; 2 gives the network in the plane that the paper compares with.
-        norm: See `nn.blocks.Style`.
+        norm: See `nn.style.Style`.
         padding: `valid` as published, or `same`: sizes in and out are equal.
         pools: Pooling factor per axis before each level after the first, for voxels that are not cubes; 2
             unless given.

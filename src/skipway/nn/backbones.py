@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from skipway.errors import CheckpointError, EnvironmentFault, Problem, UsageError
-from skipway.nn.blocks import Style
 from skipway.nn.encoders import PlainEncoder, plain_encoder
 from skipway.nn.reach import AXES, Reach, Watch, window
+from skipway.nn.style import Style
 from skipway.shapes import Path, Window
 
 WEIGHTS = "model.safetensors"
@@ -137,7 +137,9 @@ def backbone_encoder(
             f"{deepest}, not {depth}"
         )
     missing = strides[0].bit_length() - 1
-    if stem is None or not missing:
+    if stem is not None and not missing:
+        raise ValueError(f"{name} has a map of every level, so there is nothing for a stem to stand in for")
+    if stem is None:
         return BackboneEncoder(name, in_channels, depth)
     widths = list(stem)[:missing]
     made = plain_encoder(in_channels, widths, [(2,) * AXES] * (len(widths) - 1), style or Style())

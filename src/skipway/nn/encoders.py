@@ -6,9 +6,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, conv_block
+from skipway.nn.blocks import conv_block
 from skipway.nn.paths import path_of
 from skipway.nn.resample import pool
+from skipway.nn.style import Style
 from skipway.shapes import Path
 from skipway.topology import Node
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from skipway.errors import ShapeError, TopologyError
 from skipway.nn.bands import in_bands
-from skipway.nn.blocks import tile_exact
 from skipway.nn.encoders import Encoder
 from skipway.nn.heads import AnyHead
 from skipway.nn.nodes import MergeNode, Read, inside
+from skipway.nn.paths import tile_exact
 from skipway.nn.presence import gated
 from skipway.shapes import IMAGE, Grid, Path, advance, align, crop_layer, measure
 from skipway.topology import Node, Topology

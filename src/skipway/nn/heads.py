@@ -6,9 +6,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, conv
+from skipway.nn.layers import conv
 from skipway.nn.paths import path_of
 from skipway.nn.resample import upsample
+from skipway.nn.style import Style
 from skipway.shapes import Path
 
 

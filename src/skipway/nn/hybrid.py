@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, conv_block
+from skipway.nn.blocks import conv_block
+from skipway.nn.norms import GroupNorm
 from skipway.nn.paths import path_of
-from skipway.nn.transformer import GridTransformer
+from skipway.nn.style import Style
+from skipway.nn.transformer import EPS, GridTransformer
 from skipway.shapes import Path, Window
 from skipway.topology import Node
 
@@ -52,30 +54,6 @@ class StandardisedConv(nn.Module):
         return self.conv.weight.numel() * prod(after)
 
 
-class GroupNorm(nn.Module):
-    """Group norm that also takes a map of a single pixel, which `nn.GroupNorm` refuses. Shape (B, C, *S).
-
-    Args:
-        width: Channels.
-        groups: Number of groups, or the next lower one that divides the width.
-        eps: Added to the variance.
-    """
-
-    tile_exact = False
-
-    def __init__(self, width: int, groups: int = 32, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.groups = next(g for g in range(min(groups, width), 0, -1) if width % g == 0)
-        self.eps = eps
-        self.path: Path = ()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each group of channels of each image over space."""
-        return torch.group_norm(x, self.groups, self.weight, self.bias, self.eps)
-
-
 class BottleneckUnit(nn.Module):
     """relu(norm3(conv3(…)) + shortcut(x)): convolutions 1, 3 and 1 wide, the stride on the middle one.
 
@@ -86,11 +64,14 @@ class BottleneckUnit(nn.Module):
         super().__init__()
         width = BOTTLENECK * inner
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv1"], layers["norm1"] = StandardisedConv(width_in, inner, 1), GroupNorm(inner)
+        layers["conv1"], layers["norm1"] = StandardisedConv(width_in, inner, 1), GroupNorm(inner, eps=EPS)
         layers["relu1"] = nn.ReLU(inplace=True)
-        layers["conv2"], layers["norm2"] = StandardisedConv(inner, inner, 3, stride), GroupNorm(inner)
+        layers["conv2"], layers["norm2"] = (
+            StandardisedConv(inner, inner, 3, stride),
+            GroupNorm(inner, eps=EPS),
+        )
         layers["relu2"] = nn.ReLU(inplace=True)
-        layers["conv3"], layers["norm3"] = StandardisedConv(inner, width, 1), GroupNorm(width)
+        layers["conv3"], layers["norm3"] = StandardisedConv(inner, width, 1), GroupNorm(width, eps=EPS)
         self.body = nn.Sequential(layers)
         self.shortcut = nn.Sequential()
         if stride != 1 or width_in != width:
@@ -188,7 +169,7 @@ def hybrid_encoder(
     below: OrderedDict[str, nn.Module] = OrderedDict()
     if resnet:
         root = OrderedDict(
-            conv=StandardisedConv(channels, width, 7, 2), norm=GroupNorm(width), relu=nn.ReLU()
+            conv=StandardisedConv(channels, width, 7, 2), norm=GroupNorm(width, eps=EPS), relu=nn.ReLU()
         )
         stages[Node(1, 0).key] = nn.Sequential(root)
         widths[1], channels = width, width

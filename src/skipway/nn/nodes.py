@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, choose, conv, conv_block, has_bias, make_norm, tile_exact
-from skipway.nn.paths import path_of
+from skipway.nn.blocks import conv_block
+from skipway.nn.layers import conv
+from skipway.nn.norms import make_norm
+from skipway.nn.paths import path_of, tile_exact
 from skipway.nn.resample import pool, upsample_in_style
+from skipway.nn.style import Style, choose, has_bias
 from skipway.shapes import Grid, Path, advance, align, bands_of, crop_layer
 
 MERGES = ("concat", "sum")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from skipway.nn.blocks import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, TRANSPOSED, ChannelLayerNorm, Repeat
 from skipway.nn.graph import SkipGraph
-from skipway.nn.hybrid import GroupNorm
+from skipway.nn.layers import CONVOLUTIONS, TRANSPOSED, Repeat
+from skipway.nn.norms import BATCH_NORMS, ChannelLayerNorm, GroupNorm
 from skipway.nn.paths import path_of
 from skipway.shapes import Grid, Step, Window
 
-_PER_CHANNEL = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, GroupNorm, ChannelLayerNorm, nn.PReLU, Repeat)
+_PER_CHANNEL = (*BATCH_NORMS, GroupNorm, ChannelLayerNorm, nn.PReLU, Repeat)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -5,7 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from skipway.nn.blocks import Style, conv
+from skipway.nn.layers import conv
+from skipway.nn.style import Style
 
 CLOSED = 30.0
 """Size of the logits of a closed gate: foreground at 1e-13, and finite in half precision."""

@@ -2,15 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from skipway.nn.blocks import CONVOLUTIONS, TRANSPOSED, Style, choose, plain_block
+from skipway.nn.blocks import plain_block
+from skipway.nn.layers import CONVOLUTIONS, TRANSPOSED
+from skipway.nn.style import Style, choose
 
-UPS = ("transposed", "bilinear", "nearest", "bilinear_aligned")
+WEIGHTLESS = ("bilinear", "nearest", "bilinear_aligned")
+"""Kinds of up-sampling that keep the number of channels."""
+UPS = ("transposed", *WEIGHTLESS)
 STYLED_UPS = (*UPS, "nearest_conv")
 """Kinds of up-sampling between nodes; heads have no norm or activation and take `UPS` only."""
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -86,7 +88,7 @@ def overlapping(factor: Sequence[int], width: int, *, learned: bool = False) -> 
     """Up-sampling as in FCN: a transposed convolution of kernel 2 · factor and stride `factor`, without bias.
 
     n pixels become factor · (n + 1): half a factor more on either side than they cover, for a crop to take
-    off. `bilinear_init` makes it linear interpolation.
+    off. `init.bilinear_init` makes it linear interpolation.
 
     Args:
         factor: Whole factor per axis.
@@ -105,29 +107,3 @@ def overlapping(factor: Sequence[int], width: int, *, learned: bool = False) -> 
         del module.weight
         module.register_buffer("weight", kernels)
     return module
-
-
-def bilinear_row(kernel: int) -> Tensor:
-    """Weights of linear interpolation along one axis: 1 − |x − centre| / f, f = half the kernel, rounded up.
-
-    Source: Long et al. 2015, section 3.3; `surgery.py` of its authors.
-
-    >>> bilinear_row(4).tolist()
-    [0.25, 0.75, 0.75, 0.25]
-    """
-    half = (kernel + 1) // 2
-    centre = half - 1 if kernel % 2 else half - 0.5
-    return torch.tensor([1 - abs(x - centre) / half for x in range(kernel)])
-
-
-def bilinear_init(model: nn.Module) -> None:
-    """Make every transposed convolution of a model interpolate each channel by itself, linearly."""
-    for module in model.modules():
-        if isinstance(module, TRANSPOSED) and not module.weight.is_meta:
-            kernel = reduce(
-                torch.multiply, torch.meshgrid(*map(bilinear_row, module.kernel_size), indexing="ij")
-            )
-            weight = module.weight.detach()
-            weight.zero_()
-            for channel in range(module.in_channels):
-                weight[channel, 0 if module.groups > 1 else channel] = kernel
