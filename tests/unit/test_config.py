@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from members import FLAT, small
 
+from members import FLAT, small
 from skipway import models
 from skipway.errors import CheckpointError
 from skipway.models import BUILDERS, arguments, build, sketch
