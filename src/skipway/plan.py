@@ -14,6 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import ETAS, LOSSES
 from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers
+from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
@@ -36,9 +37,6 @@ WARMUP = 40
 
 CLIP = 5.0
 """Largest gradient norm; only a run that is about to diverge meets it."""
-
-BACKBONE_WIDTH = 16
-"""Channels of the finest decoder level over a backbone, doubled each level below: 16, 32, 64, 128, 256."""
 
 SMALL_OBJECT = 0.05
 """Components smaller than this share of the median object's area are taken for noise."""
@@ -97,6 +95,12 @@ class Request:
         problems += self._strangers()
         if problems:
             raise UsageError(*problems)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Options of the model that the user named, by a flag of their own or by --set."""
+        flags = {key: getattr(self, key) for key in FLAGS}
+        return {key: value for key, value in flags.items() if value is not None} | dict(self.options)
 
     def _strangers(self) -> list[Problem]:
         """Options that the model does not have, or that are named twice."""
@@ -246,23 +250,20 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
     Two classes get the head that the network was published with, one sigmoid channel or two softmax ones. A network
     of volumes takes two axes where the data are no stacks.
     """
-    known = arguments(model)
+    known, asked = arguments(model), request.asked
     classes = 1 if values == 2 and published_classes(model) == 1 else values
     config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
-    if request.backbone is not None:
-        config["backbone"] = request.backbone
-    if "width" in known:
-        width = request.width or (BACKBONE_WIDTH if request.backbone else _width(model, narrow=narrow))
-        config["width"] = width
-    if "depth" in known and (request.depth or request.backbone is None):  # else all levels of the backbone
-        config["depth"] = request.depth or known["depth"] or 5
+    if "width" in known and "width" not in asked:
+        config["width"] = ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow)
+    if "depth" in known and not asked.get("backbone"):  # else all levels that it has
+        config["depth"] = known["depth"] or PLAIN["depth"]
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
     if known.get("ndim") == 3 and data.slices == 1:
         config["ndim"] = 2
     if "supervised" in known:
-        config["supervised"] = request.supervised is not False
-    return config | dict(request.options)
+        config["supervised"] = True
+    return config | asked
 
 
 def _width(model: str, *, narrow: bool) -> int:

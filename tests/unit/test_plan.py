@@ -292,3 +292,13 @@ def test_a_plan_cannot_be_changed():
     with pytest.raises(AttributeError):
         plan.batch = 3
     assert replace(plan, batch=3).batch == 3
+
+
+@pytest.mark.parametrize(
+    "named", [{"backbone": "resnet18"}, {"width": 6}, {"model": "unet_plus_plus", "supervised": False}]
+)
+def test_a_flag_and_set_say_the_same(named):
+    pytest.importorskip("timm")
+    model = {"model": named["model"]} if "model" in named else {}
+    options = {key: value for key, value in named.items() if key != "model"}
+    assert planned(Request(**named)) == planned(Request(**model, options=options))

@@ -11,6 +11,8 @@ from skipway.models import BUILDERS, ModelCard, arguments, describe
 from skipway.models.cards import documented
 
 Row = Sequence[str]
+UNKNOWN: Row = "–" * 7
+"""The cells between name and source of a network that cannot be built here."""
 
 
 def cards(size: str | None = None) -> list[dict[str, Any]]:
@@ -48,9 +50,10 @@ def table(size: str | None = None) -> str:
     for name in BUILDERS:
         found = _card(name, size)
         if isinstance(found, ModelCard):
-            rows.append(_row(found))
+            tiles = "exact" if found.tile_exact else "no"
+            rows.append((name, *costs(found), tiles, short(found.source)))
         else:
-            rows.append((name, *"–" * 7, short(documented(BUILDERS[name])[1])))
+            rows.append((name, *UNKNOWN, short(documented(BUILDERS[name])[1])))
             problems.append(f"{name}: {found}")
     notes = [
         "GMAC: 10^9 multiplications for one image of the size under `at`. Field: receptive field, pixels a side.",
@@ -130,23 +133,21 @@ def columns(rows: Iterable[Row], *, right: Sequence[int] = ()) -> list[str]:
     ]
 
 
-def gigas(macs: int) -> str:
-    """Operations in 10^9, with a decimal."""
-    return f"{macs / 1e9:,.1f}"
-
-
-def _row(found: ModelCard) -> Row:
+def costs(found: ModelCard) -> Row:
+    """The cells of a row about one network that are numbers."""
     return (
-        found.name,
         f"{found.parameters:,}",
         gigas(found.macs),
         times((found.in_channels, *found.size)),
         times((found.classes, *found.output_size)),
         once(found.receptive_field),
         once(found.halo),
-        "exact" if found.tile_exact else "no",
-        short(found.source),
     )
+
+
+def gigas(macs: int) -> str:
+    """Operations in 10^9, with a decimal."""
+    return f"{macs / 1e9:,.1f}"
 
 
 def _card(name: str, size: str | None) -> ModelCard | str:

@@ -4,8 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable
 
-from skipway.cli.models import Row, figures, gigas, node_rows, short
-from skipway.draw.words import once, times
+from skipway.cli.models import UNKNOWN, Row, costs, figures, node_rows, short
 from skipway.errors import SkipwayError
 from skipway.models import BUILDERS, ModelCard, describe
 from skipway.models.assemble import Options
@@ -46,18 +45,8 @@ def _card(name: str) -> ModelCard | str:
 def _row(name: str, card: ModelCard | str) -> Row:
     link = f"[`{name}`](#{name})"
     if isinstance(card, str):
-        return (link, *"–" * 7, short(documented(BUILDERS[name])[1]))
-    return (
-        link,
-        f"{card.parameters:,}",
-        gigas(card.macs),
-        times((card.in_channels, *card.size)),
-        times((card.classes, *card.output_size)),
-        once(card.receptive_field),
-        once(card.halo),
-        "yes" if card.tile_exact else "no",
-        short(card.source),
-    )
+        return (link, *UNKNOWN, short(documented(BUILDERS[name])[1]))
+    return (link, *costs(card), "yes" if card.tile_exact else "no", short(card.source))
 
 
 def _section(name: str, card: ModelCard | str) -> str:

@@ -85,8 +85,8 @@ def unet_3_plus(
         ndim: Number of spatial axes, 2 or 3.
         up: `bilinear` or `nearest`.
         norm: See `nn.style.Style`.
-        backbone: See `Options`, like `stem`; each node then has as many branches as there are maps to read.
-        stem: …
+        backbone: See `Options`; each node then has as many branches as there are maps to read.
+        stem: See `Options`.
         supervised: Whether every decoder node and the bottom of the encoder carry a head, up-sampled to the
             image.
         guided: Whether the bottom of the encoder also says if the image holds any foreground, and empties all

@@ -88,17 +88,17 @@ def nnunet_residual(
     Args:
         in_channels: Channels of the image.
         classes: Number of output channels.
-        width: See `nnunet`, like all that follow but `blocks`.
-        depth: …
-        ndim: …
-        widest: …
-        norm: …
-        dropout: …
+        width: As for `nnunet`.
+        depth: As for `nnunet`.
+        ndim: As for `nnunet`.
+        widest: As for `nnunet`.
+        norm: As for `nnunet`.
+        dropout: As for `nnunet`.
         blocks: Residual blocks of each level of the encoder, two convolutions each; 1, 3, 4, 6, 6, … unless
             given.
-        pools: …
-        kernels: …
-        supervised: …
+        pools: As for `nnunet`.
+        kernels: As for `nnunet`.
+        supervised: As for `nnunet`.
 
     Source: Isensee et al. 2024, "nnU-Net revisited", section 2; `ResidualEncoderUNet` of nnU-Net v2
         (102,349,770 parameters for 1 -> 2 on six levels, heads included).

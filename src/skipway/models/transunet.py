@@ -85,12 +85,12 @@ def trans_unet_small(
     Args:
         in_channels: Channels of the image; an image of one channel is repeated to three.
         classes: Number of output channels.
-        width: See `trans_unet`, like all that follow.
-        units: …
-        layers: …
-        heads: …
-        size: …
-        dropout: …
+        width: As for `trans_unet`.
+        units: As for `trans_unet`.
+        layers: As for `trans_unet`.
+        heads: As for `trans_unet`.
+        size: As for `trans_unet`.
+        dropout: As for `trans_unet`.
 
     Source: Chen et al. 2021; the sizes are ours.
     """

@@ -67,16 +67,8 @@ def plain_block(
 ) -> nn.Sequential:
     """Convolutions, each followed by norm, activation and dropout where the style has them.
 
-    Args:
-        width_in: See `conv_block`, like all that follow but the last.
-        widths: …
-        style: …
-        kernel: …
-        stride: …
-        closed: Whether the last convolution has an activation; without one it can be added to something.
-
-    Returns:
-        Children are named conv1, norm1, act1, drop1, conv2, ….
+    Arguments as of `conv_block`; `closed` is whether the last convolution has an activation, for without one it
+    can be added to something. Children are named conv1, norm1, act1, drop1, conv2, ….
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     source = width_in
@@ -101,17 +93,11 @@ def residual_block(
     kernel: Sides = 3,
     stride: Sides = 1,
     pooled: bool = False,
-) -> "Residual":
+) -> Residual:
     """The block adds its input to its last convolution, then activates the sum.
 
-    Args:
-        width_in: See `conv_block`, like all that follow but the last.
-        widths: …
-        style: …
-        kernel: …
-        stride: …
-        pooled: Whether a strided block averages its input to the smaller grid, instead of taking every
-            stride-th pixel of it.
+    Arguments as of `conv_block`; `pooled` is whether a strided block averages its input to the smaller grid,
+    instead of taking every stride-th pixel of it.
 
     Source: He et al. 2016, "Deep residual learning", fig. 2; `pooled` after He, T. et al. 2019, ResNet-D.
     """
@@ -145,7 +131,7 @@ def preactivation_block(
     kernel: Sides = 3,
     stride: Sides = 1,
     opening: bool = False,
-) -> "Residual":
+) -> Residual:
     """Norm, activation, convolution, as many times as there are widths, plus the input; nothing after the sum.
 
     Arguments as of `conv_block`. The shortcut is a 1-wide convolution without norm or bias where width or
