@@ -21,10 +21,11 @@ from torch import nn
 
 from skipway import models, topology
 from skipway.models.assemble import heads
-from skipway.nn.blocks import LEAK, Style
 from skipway.nn.encoders import plain_encoder
 from skipway.nn.graph import SkipGraph
+from skipway.nn.layers import LEAK
 from skipway.nn.nodes import plain_node
+from skipway.nn.style import Style
 
 LEAKY = ("LeakyReLU", {"negative_slope": LEAK, "inplace": True})
 DRESSES = {  # ours, and theirs
