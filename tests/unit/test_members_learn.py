@@ -37,22 +37,26 @@ def nuclei(data_root, tmp_path_factory):
     return root
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FLAT if arguments(name).get("ndim") != 3])
-def test_the_score_of_every_member_rises_in_200_steps(name, nuclei, tmp_path):
+def trained(name, nuclei, run, steps):
+    """Rows of metrics.csv of a training with the command."""
     config = {key: value for key, value in (small(name) | WIDER).items() if key in arguments(name)}
     words = [word for key, value in config.items() for word in ("--set", f"{key}={value}")]
-    run = tmp_path / "run"
     code, _, err = skipway(
         *("train", nuclei / "images", nuclei / "masks", "-o", run, "--model", name, "--task", "classes"),
-        *("--steps", 200, "--patch", 96, "--batch", 4, "--device", "cpu", *words),
+        *("--steps", steps, "--patch", 96, "--batch", 4, "--device", "cpu", *words),
     )
     assert code == 0, err
     with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    scores = [float(row["val_score"]) for row in rows if row["val_score"]]
-    losses = [float(row["loss"]) for row in rows]
-    print(f"{name}: score {scores[0]:.3f} -> {scores[-1]:.3f}, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
-    assert len(scores) >= 4
-    assert losses[-1] < losses[0]
-    assert scores[-1] > max(scores[0], 0.4), scores
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FLAT if arguments(name).get("ndim") != 3])
+def test_the_score_of_every_member_rises_in_200_steps(name, nuclei, tmp_path):
+    before = trained(name, nuclei, tmp_path / "one", 1)[-1]
+    after = trained(name, nuclei, tmp_path / "run", 200)[-1]
+    print(
+        f"{name}: score {before['val_score']} -> {after['val_score']}, loss {before['loss']} -> {after['loss']}"
+    )
+    assert float(after["loss"]) < float(before["loss"])
+    assert float(after["val_score"]) > max(0.7, float(before["val_score"]) + 0.1)
