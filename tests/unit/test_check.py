@@ -211,7 +211,7 @@ def test_images_of_many_sizes_and_of_one_pixel_pass(tmp_path, save):
 
 
 def test_stacks_are_opened_once(tmp_path, monkeypatch):
-    from skipway.data import check
+    from skipway.data import sources
 
     stack = RNG.integers(0, 255, (6, 12, 20)).astype(np.uint8)
     for name, array in (("i.tif", stack), ("m.tif", (stack > 99).astype(np.uint8))):
@@ -219,7 +219,7 @@ def test_stacks_are_opened_once(tmp_path, monkeypatch):
     pairs = find_pairs(tmp_path / "i.tif", tmp_path / "m.tif")
     opened = []
     monkeypatch.setattr(
-        check, "open_image", lambda path, real=check.open_image: opened.append(path) or real(path)
+        sources, "open_image", lambda path, real=sources.open_image: opened.append(path) or real(path)
     )
     checked = inspect(pairs)
     assert len(checked.records) == 6

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from skipway.data.layouts import find_images, find_masks, find_pairs, list_files, natural
 from skipway.data.names import best_rule
+from skipway.data.sources import Source
 from skipway.errors import DataError, UsageError
 from skipway.images import open_image, open_mask
 
@@ -259,17 +260,17 @@ def test_stacks_give_one_item_a_page(tmp_path, folders, refused):
 
 def test_of_twin_folders_images_are_predicted_masks_compared_and_all_files_listed(fill):
     root = fill("images/x.png", "masks/x.tif", "masks/y.tif")
-    assert find_images(root) == (("x", root / "images/x.png"),)
-    assert find_masks(root) == (("x", root / "masks/x.tif"), ("y", root / "masks/y.tif"))
+    assert find_images(root) == (("x", Source(root / "images/x.png")),)
+    assert find_masks(root) == (("x", Source(root / "masks/x.tif")), ("y", Source(root / "masks/y.tif")))
     assert [name for name, _ in list_files(root)] == ["images/x", "masks/x", "masks/y"]
     assert find_masks(root / "masks") == list_files(root / "masks") == find_masks(root)
-    assert find_masks(root / "masks/x.tif") == (("x", root / "masks/x.tif"),)
+    assert find_masks(root / "masks/x.tif") == (("x", Source(root / "masks/x.tif")),)
 
 
 def test_images_to_predict(fill, refused):
     root = fill("a/x10.png", "a/x9.tif", "b/x.png", "b/x.jpg")
     assert [name for name, _ in find_images(root / "a")] == ["x9", "x10"]
-    assert find_images(root / "a/x9.tif") == (("x9", root / "a/x9.tif"),)
+    assert find_images(root / "a/x9.tif") == (("x9", Source(root / "a/x9.tif")),)
     with refused("x.jpg, x.png", "one name"):
         find_images(root / "b")
     with refused("no images found"):

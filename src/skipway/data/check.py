@@ -22,7 +22,7 @@ from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
 from skipway.data.values import MaskValues, coding_problems, summarise
 from skipway.errors import DataError, Problem
-from skipway.images import ImageFile, open_image, open_mask, shown
+from skipway.images import ImageFile, shown
 
 K = TypeVar("K", bound=Hashable)
 
@@ -126,7 +126,7 @@ def inspect(
     problems = [problem for f in found for problem in f.problems]
     problems += _unequal(records)
     problems += _copied_masks(pairs.pairs, records)
-    masks = {shown(pair.mask.path) + _page(pair): r.values for pair, r in _matched(pairs.pairs, records)}
+    masks = {str(pair.mask): r.values for pair, r in _matched(pairs.pairs, records)}
     if labels is not None:
         problems += _foreign(masks, labels) or coding_problems(
             masks, ignore, labels.values if labels.task == "classes" else ()
@@ -165,15 +165,11 @@ def _matched(pairs: Sequence[Pair], records: Sequence[FileRecord]) -> list[tuple
     return [(pair, by_name[pair.name]) for pair in pairs if pair.name in by_name]
 
 
-def _page(pair: Pair) -> str:
-    return "" if pair.mask.page is None else f" page {pair.mask.page}"
-
-
 def _look_at_all(
     pairs: Sequence[Pair], ignore: int | None, progress: Callable[[int, int], None] | None
 ) -> list[_Found]:
     """One task for each pair of files, so that a stack is opened once."""
-    jobs = [list(group) for _, group in groupby(pairs, key=lambda p: (p.image.path, p.mask.path))]
+    jobs = [list(group) for _, group in groupby(pairs, key=lambda p: (p.image.whole, p.mask.whole))]
     found: list[_Found] = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for part in pool.map(partial(_look_at, ignore=ignore), jobs):
@@ -187,9 +183,9 @@ def _look_at(pairs: Sequence[Pair], ignore: int | None) -> list[_Found]:
     """The pages of one image file and its mask file; problems of both files are found, not only the first."""
     opened: list[ImageFile | None] = []
     problems: list[Problem] = []
-    for path, opener in ((pairs[0].image.path, open_image), (pairs[0].mask.path, open_mask)):
+    for opener in (pairs[0].image.whole.open_image, pairs[0].mask.whole.open_mask):
         try:
-            opened.append(opener(path))
+            opened.append(opener())
         except DataError as error:
             opened.append(None)
             problems += error.problems
@@ -301,8 +297,8 @@ def _size_problem(pair: Pair, image: ImageFile, mask: ImageFile) -> Problem:
         fix, code = "check that these two belong together", "B04"
     return Problem(
         f"mask of {mask_h} × {mask_w}",
-        shown(pair.mask.path),
-        f"{h} × {w} like its image {shown(pair.image.path)}",
+        str(pair.mask),
+        f"{h} × {w} like its image {pair.image}",
         fix,
         code,
     )
@@ -383,7 +379,7 @@ def _copied_masks(pairs: Sequence[Pair], records: Sequence[FileRecord]) -> list[
 def _equal_pixels(pair: Pair, record: FileRecord) -> bool:
     if (record.values.values[0], record.values.values[-1]) != (record.low, record.high):
         return False
-    with open_image(pair.image.path) as image, open_mask(pair.mask.path) as mask:
+    with pair.image.open_image() as image, pair.mask.open_mask() as mask:
         return np.array_equal(image.read(pair.image.page or 0), mask.read(pair.mask.page or 0))
 
 

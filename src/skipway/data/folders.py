@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skipway.errors import DataError, Problem
-from skipway.images import IMAGE_SUFFIXES, shown
+from skipway.images import IMAGE_SUFFIXES, is_image, shown
 
 IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "raw", "input", "inputs", "frames", "x"))
 MASK_FOLDERS = frozenset(
@@ -75,10 +75,10 @@ def walk(root: Path, *, without: Path | None = None) -> tuple[list[Path], list[P
             if _ignored(entry.name):
                 continue
             path = folder / entry.name
-            if _is_folder(entry):
-                todo.append(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(path, folder=_is_folder(entry)):
                 files.append(path)
+            elif _is_folder(entry):
+                todo.append(path)
             elif _OTHER_IMAGES.search(entry.name):
                 others.append(path)
     return sorted(files), sorted(others)
@@ -104,7 +104,7 @@ def empty(root: Path, what: str) -> DataError:
     return data_error(
         f"no {what} found (in it: {seen})",
         root,
-        f"files ending in {' '.join(IMAGE_SUFFIXES)}",
+        f"files ending in {' '.join(s for s in IMAGE_SUFFIXES if s.count('.') == 1)}",
         f"name the folder that holds the {what}",
         "A01" if what == "images" else "A02",
     )

@@ -7,13 +7,14 @@ masks carry a marker (`cell1.png`, `cell1_mask.png`), and multi-page stacks, of 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from skipway.data.folders import data_error, empty, some, twins, walk
 from skipway.data.names import best_rule, key_of
+from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, SkipwayError, UsageError
-from skipway.images import open_image, open_mask, output_name, shown
+from skipway.images import is_image, open_image, open_mask, output_name, shown, stem_of, suffix_of
 
 MARKERS = (
     *(
@@ -33,13 +34,8 @@ MARKERS = (
 )
 """Marks of a mask beside its image; one that ends with `_` stands before the name, the others after it."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """One picture: a file, and its page where the file is a stack."""
-
-    path: Path
-    page: int | None = None
+FLAT = (".png", ".jpg", ".jpeg")
+"""Formats of one page, which need not be opened to count them."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +64,39 @@ class Volume:
         return first if len(self.pairs) == 1 else f"{first}…{last.rpartition('#')[2]}"
 
     @property
-    def image(self) -> Path:
-        """File of the images."""
-        return self.pairs[0].image.path
+    def image(self) -> Source:
+        """Where the images are, all pages of it."""
+        return self.pairs[0].image.whole
 
     @property
-    def mask(self) -> Path:
-        """File of the masks."""
-        return self.pairs[0].mask.path
+    def mask(self) -> Source:
+        """Where the masks are, all pages of it."""
+        return self.pairs[0].mask.whole
 
     @property
     def pages(self) -> range:
         """Pages of both files."""
         first = self.pairs[0].image.page or 0
         return range(first, first + len(self.pairs))
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a data set says of itself, in a table or by the layout it comes in.
+
+    Attributes:
+        task: What its masks are, "classes", "objects" or "multilabel"; None where they must tell.
+        names: What mask values are called.
+        ignore: Mask value of pixels that nobody annotated.
+        groups: By name of a pair: the patient, slide or movie it comes from.
+        sides: By name of a pair: "train" or "val".
+    """
+
+    task: str | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    ignore: int | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    sides: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class Pairs:
         images_root: Folder or file of the images.
         masks_root: Folder or file of the masks.
         notes: What was left aside, for people.
+        stated: What the data set says of itself.
     """
 
     pairs: tuple[Pair, ...]
@@ -101,6 +117,7 @@ class Pairs:
     images_root: Path
     masks_root: Path
     notes: tuple[str, ...] = ()
+    stated: Stated = field(default_factory=Stated)
 
 
 def find_pairs(images: Path, masks: Path | None = None, *, suffix: str | None = None) -> Pairs:
@@ -139,17 +156,17 @@ def find_pairs(images: Path, masks: Path | None = None, *, suffix: str | None = 
         )
     if images.is_dir():
         return _two_folders(images, masks)
-    return _finish({images.stem: (images, masks)}, "two files", images, masks, ())
+    return _finish({stem_of(images): (images, masks)}, "two files", images, masks, ())
 
 
-def find_images(path: Path) -> tuple[tuple[str, Path], ...]:
+def find_images(path: Path) -> tuple[tuple[str, Source], ...]:
     """Images to predict: a file, or all images in a folder and below.
 
     Args:
         path: File or folder. Of a folder that holds an image and a mask folder, the images.
 
     Returns:
-        (name, path) in natural order; the name is the path from the folder, without suffix.
+        (name, source) in natural order; the name is the path from the folder, without suffix.
 
     Raises:
         DataError: no image, or two images whose labels would get one file name.
@@ -160,14 +177,14 @@ def find_images(path: Path) -> tuple[tuple[str, Path], ...]:
     return list_files(found[0] if found else path)
 
 
-def find_masks(path: Path) -> tuple[tuple[str, Path], ...]:
+def find_masks(path: Path) -> tuple[tuple[str, Source], ...]:
     """Masks to compare with: as `find_images`, and of a folder with an image and a mask folder, the masks."""
     path = Path(path)
     found = twins(path, beside=False) if path.is_dir() else None
     return list_files(found[1] if found else path)
 
 
-def list_files(root: Path) -> tuple[tuple[str, Path], ...]:
+def list_files(root: Path) -> tuple[tuple[str, Source], ...]:
     """One file, or every image file in a folder and below, whatever its sub-folders are called.
 
     Returns and raises as `find_images`.
@@ -175,8 +192,8 @@ def list_files(root: Path) -> tuple[tuple[str, Path], ...]:
     root = Path(root)
     if not root.exists():
         raise UsageError(Problem("no such file or folder", shown(root), fix="check the path"))
-    if not root.is_dir():
-        return ((root.stem, root),)
+    if not root.is_dir() or is_image(root, folder=True):
+        return ((stem_of(root), Source(root)),)
     files, _ = walk(root)
     if not files:
         raise empty(root, "images")
@@ -190,7 +207,7 @@ def list_files(root: Path) -> tuple[tuple[str, Path], ...]:
             "rename one of them",
             "A08",
         )
-    named = [(str(file.relative_to(root).with_suffix("").as_posix()), file) for file in files]
+    named = [((file.relative_to(root).parent / stem_of(file)).as_posix(), Source(file)) for file in files]
     return tuple(sorted(named, key=lambda item: natural(item[0])))
 
 
@@ -388,7 +405,7 @@ def _finish(
 
 def _page_counts(image: Path, mask: Path) -> tuple[int, int]:
     """Pages of a pair; a file that cannot be opened counts as one, and the check says what is wrong."""
-    if all(path.suffix.lower() not in (".tif", ".tiff") for path in (image, mask)):
+    if all(suffix_of(path).lower() in FLAT for path in (image, mask)):
         return 1, 1
     try:
         with open_image(image) as opened:
@@ -402,7 +419,7 @@ def _page_counts(image: Path, mask: Path) -> tuple[int, int]:
 def _follows(pair: Pair, before: Pair) -> bool:
     """Whether a pair is the next page of the files of another."""
     sides = ((pair.image, before.image), (pair.mask, before.mask))
-    return all(old.page is not None and new == Source(old.path, old.page + 1) for new, old in sides)
+    return all(old.page is not None and new == replace(old, page=old.page + 1) for new, old in sides)
 
 
 def _left_aside(root: Path, others: Sequence[Path]) -> tuple[str, ...]:

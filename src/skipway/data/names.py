@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import PurePath
 
+from skipway.images import stem_of
+
 
 @dataclass(frozen=True)
 class Affix:
@@ -37,7 +39,7 @@ def key_of(path: PurePath) -> str:
     >>> key_of(PurePath("site1/a.b.png"))
     'site1/a.b'
     """
-    return unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+    return unicodedata.normalize("NFC", (path.parent / stem_of(path)).as_posix())
 
 
 def best_rule(images: Sequence[str], masks: Sequence[str]) -> Affix | None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from skipway.data.check import Checked, FileRecord, inspect
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Pair, Source, find_pairs, natural
+from skipway.data.layouts import Pair, find_pairs, natural
+from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, UsageError
-from skipway.images import shown
+from skipway.images import shown, suffix_of
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _names_of(pair: Pair) -> set[str]:
     """What a list may call a pair: `site1/a`, `site1/a.tif` or `a.tif`; any file name of a stack means all of it."""
     file = pair.image.path
     stem = pair.name if pair.image.page is None else pair.name.rpartition("#")[0]
-    return {pair.name, f"{stem}{file.suffix}", unicodedata.normalize("NFC", file.name)}
+    return {pair.name, f"{stem}{suffix_of(file)}", unicodedata.normalize("NFC", file.name)}
 
 
 def _by_folder(checked: Checked, folder: Path, suffix: str | None) -> Split:
@@ -254,9 +255,9 @@ def _without_leak(result: Split, constant: set[str]) -> Split:
 
 
 def _pair_to_json(pair: Pair) -> list[Any]:
-    return [str(pair.image.path), pair.image.page, str(pair.mask.path), pair.mask.page]
+    return [pair.image.to_json(), pair.mask.to_json()]
 
 
 def _pair_from_json(name: str, value: list[Any]) -> Pair:
-    image, image_page, mask, mask_page = value
-    return Pair(name, Source(Path(image), image_page), Source(Path(mask), mask_page))
+    image, mask = value
+    return Pair(name, Source.from_json(image), Source.from_json(mask))

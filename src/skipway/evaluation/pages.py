@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.layouts import find_masks, list_files, natural
+from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
-from skipway.images import open_image, open_mask, shown
+from skipway.images import open_image, shown, stem_of
 
 PROBABILITIES = "_probabilities"
 _MOST_NAMES = 20
@@ -24,15 +25,15 @@ class Page:
 
     Attributes:
         name: Stem of the files, with `#003` behind it for page 3 of a stack.
-        prediction: File of the predicted mask.
-        truth: File of the true mask.
+        prediction: The predicted mask.
+        truth: The true mask.
         index: Page in both files.
         probabilities: File of the class probabilities, (K, H, W) a page, where there is one.
     """
 
     name: str
-    prediction: Path
-    truth: Path
+    prediction: Source
+    truth: Source
     index: int = 0
     probabilities: Path | None = None
 
@@ -47,7 +48,7 @@ class Page:
             DataError: no such file or page, or one that is damaged.
         """
         if self.probabilities is None:
-            raise DataError(Problem("no probabilities", shown(self.prediction)))
+            raise DataError(Problem("no probabilities", str(self.prediction)))
         with open_image(self.probabilities) as file:
             if self.index >= file.pages:
                 found, expected = f"probabilities of {file.pages} pages", f"one for page {self.index}"
@@ -56,8 +57,8 @@ class Page:
             return file.read(self.index)
 
 
-def _read(path: Path, index: int) -> NDArray[Any]:
-    with open_mask(path) as file:
+def _read(source: Source, index: int) -> NDArray[Any]:
+    with source.open_mask() as file:
         return file.read(index)[0]
 
 
@@ -99,7 +100,7 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
     counts: list[int] = []
     problems: list[Problem] = []
     for page in paired:
-        with open_mask(page.truth) as mask, open_mask(page.prediction) as predicted:
+        with page.truth.open_mask() as mask, page.prediction.open_mask() as predicted:
             problems += _differences(page, (mask.pages, *mask.size), (predicted.pages, *predicted.size))
             counts.append(mask.pages)
     if problems:
@@ -108,9 +109,9 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
     return tuple(pages), warnings
 
 
-def _listing(path: Path, files: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], dict[str, Path]]:
+def _listing(path: Path, files: Iterable[tuple[str, Source]]) -> tuple[dict[str, Source], dict[str, Path]]:
     """Masks by name, and probability files by the name of their mask."""
-    groups: defaultdict[str, list[Path]] = defaultdict(list)
+    groups: defaultdict[str, list[Source]] = defaultdict(list)
     for name, file in files:
         groups[unicodedata.normalize("NFC", name)].append(file)
     twice = [files for files in groups.values() if len(files) > 1]
@@ -118,7 +119,7 @@ def _listing(path: Path, files: Iterable[tuple[str, Path]]) -> tuple[dict[str, P
         raise DataError(
             *(
                 Problem(
-                    f"two masks of one name: {_some(file.name for file in files)}",
+                    f"two masks of one name: {_some(file.path.name for file in files)}",
                     shown(path),
                     "one file a name",
                     "remove one of them",
@@ -130,23 +131,25 @@ def _listing(path: Path, files: Iterable[tuple[str, Path]]) -> tuple[dict[str, P
     masks = {name: files[0] for name, files in groups.items()}
     pairs = ((name, masks.get(name + PROBABILITIES)) for name in masks)
     beside = {
-        name: other
+        name: other.path
         for name, other in pairs
-        if other is not None and other.suffix.lower() in (".tif", ".tiff")
+        if other is not None and other.path.suffix.lower() in (".tif", ".tiff")
     }  # a mask of its own may well be called x_probabilities, as long as there is no x
-    kept = {name: file for name, file in masks.items() if file not in beside.values()}
+    kept = {name: file for name, file in masks.items() if file.path not in beside.values()}
     return kept, beside if path.is_dir() else _beside(kept)
 
 
-def _beside(masks: Mapping[str, Path]) -> dict[str, Path]:
+def _beside(masks: Mapping[str, Source]) -> dict[str, Path]:
     """Probability files next to masks that were named one by one."""
-    found = {name: file.with_name(f"{file.stem}{PROBABILITIES}.tif") for name, file in masks.items()}
+    found = {
+        name: file.path.with_name(f"{stem_of(file.path)}{PROBABILITIES}.tif") for name, file in masks.items()
+    }
     return {name: file for name, file in found.items() if file.is_file()}
 
 
 def _differences(page: Page, wanted: tuple[int, int, int], found: tuple[int, int, int]) -> list[Problem]:
     """What keeps two files of shape (pages, rows, columns) from being compared."""
-    where, other = shown(page.prediction), shown(page.truth)
+    where, other = str(page.prediction), str(page.truth)
     if found[0] != wanted[0]:
         fix = "predict the whole stack"
         return [Problem(f"{found[0]} pages", where, f"{wanted[0]} as in {other}", fix, "B07")]

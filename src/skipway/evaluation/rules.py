@@ -11,7 +11,6 @@ from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.values import MaskValues, regions, summarise
 from skipway.errors import DataError, Problem, UsageError
 from skipway.evaluation.pages import Page, values_of
-from skipway.images import shown
 from skipway.metrics.objects import components
 
 KINDS = ("classes", "objects", "em")
@@ -212,7 +211,7 @@ def survey_pages(pages: Sequence[Page], labels: LabelMap | None) -> Survey:
         counting = predicted if ignore is None else predicted[true_mask != ignore]
         for known, mask, file in ((truth, true_mask, page.truth), (prediction, counting, page.prediction)):
             for value in values_of(mask).tolist():
-                known.setdefault(value, shown(file))
+                known.setdefault(value, str(file))
         summaries[page.name] = summarise(true_mask, 8 * true_mask.dtype.itemsize, ignore=ignore)
         networks += len(truth) <= 2 and is_thin_network(true_mask)
     truth_ids = _truth_numbers_objects(truth, summaries, labels)

@@ -13,7 +13,7 @@ from skipway.errors import DataError, Problem
 from skipway.evaluation.conventions import conventions
 from skipway.evaluation.pages import Page, pair_pages
 from skipway.evaluation.rules import Scheme, scheme_for, surprises, survey_pages
-from skipway.images import open_mask, shown
+from skipway.images import shown
 from skipway.metrics.membranes import EM_THRESHOLDS, MembraneScores, membrane_scores
 from skipway.metrics.objects import object_scores
 from skipway.metrics.pixel import confusion, pixel_error, scores
@@ -154,9 +154,9 @@ def interior_probability(page: Page, scheme: Scheme) -> NDArray[Any]:
         DataError: another number of classes or another size than the mask, or NaN.
     """
     probabilities = page.read_probabilities()
-    with open_mask(page.truth) as mask:
+    with page.truth.open_mask() as mask:
         wanted = (len(scheme.values), *mask.size)
-    where = shown(page.probabilities or page.prediction)
+    where = str(page.probabilities or page.prediction)
     if probabilities.shape != wanted:
         found = f"probabilities of {' × '.join(map(str, probabilities.shape))}"
         expected = f"{' × '.join(map(str, wanted))} (classes, rows, columns)"

@@ -17,18 +17,26 @@ Anything else is a `DataError` of one line, before memory is taken.
 """
 
 from .codecs import MAX_PIXELS, shown
-from .reading import IMAGE_SUFFIXES, ImageFile, Window, open_image, open_mask
+from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
+from .geometry import Geometry
+from .reading import ImageFile, Window, composed, open_image, open_mask
 from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
+    "FORMATS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "Geometry",
     "ImageFile",
     "Window",
+    "composed",
+    "is_image",
     "open_image",
     "open_mask",
     "open_probabilities",
     "output_name",
     "shown",
+    "stem_of",
+    "suffix_of",
     "write_labels",
 ]

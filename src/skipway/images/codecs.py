@@ -1,7 +1,6 @@
 """What all codecs share: the stored form of a file, and the checks that come before any decoding."""
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from skipway.errors import DataError, Problem, SkipwayError
 
+from .geometry import Geometry
+
 MAX_PIXELS = 100_000_000
 """Pixels that may have to be decoded at once: a whole PNG or JPEG, one strip or tile of a TIFF."""
 
@@ -22,31 +23,13 @@ Rows = tuple[int, int]
 Box = tuple[Rows, Rows]
 """(top, bottom), (left, right) in stored orientation, end exclusive."""
 
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-)
-_REFUSED_SIGNATURES = (
-    (b"GIF8", "GIF"),
-    (b"BM", "BMP"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"%PDF", "PDF"),
-    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
-)
-
 
 @dataclass(frozen=True)
 class Stored:
     """What a codec found in a file, before any policy.
 
     Attributes:
-        format: "PNG", "TIFF" or "JPEG".
+        format: Its name in `formats.FORMATS`.
         pages: Images in the file.
         channels: Samples a pixel, alpha included.
         size: (rows, columns) as stored, before orientation.
@@ -60,6 +43,7 @@ class Stored:
         palette: (N, 3) colours of a palette file.
         level: Factor by which the decoder spread grey values of 2 or 4 bits.
         notes: What a user should hear.
+        geometry: Where the pixels lie, where the file says so.
     """
 
     format: str
@@ -76,6 +60,7 @@ class Stored:
     palette: NDArray[Any] | None = None
     level: int = 1
     notes: tuple[str, ...] = ()
+    geometry: Geometry | None = None
 
 
 def shown(path: os.PathLike[str] | str) -> str:
@@ -111,48 +96,6 @@ def decoding(path: Path) -> Iterator[None]:
             "copy or export the file again, or remove it",
             "F01",
         ) from error
-
-
-def identify(path: Path) -> str:
-    """Format of a file from its first bytes: "PNG", "TIFF" or "JPEG".
-
-    Raises:
-        DataError: not a regular file, empty, unreadable, or another format.
-    """
-    whole = "a complete PNG, TIFF or JPEG file"
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
-            raise refused(path, "not a regular file", whole, "remove it from the folder", "A24")
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        reason = "a broken link" if path.is_symlink() else (error.strerror or "cannot be opened").lower()
-        raise refused(path, reason, whole, "check the path and its permissions", "F17") from error
-    if not head:
-        raise refused(
-            path, "empty file of 0 bytes", whole, "copy or export the file again, or remove it", "F01"
-        )
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature):
-            return name
-    raise refused(path, f"content looks like {_guess(head)}", whole, "export it as PNG or TIFF", "A15")
-
-
-def _guess(head: bytes) -> str:
-    for signature, name in _REFUSED_SIGNATURES:
-        if head.startswith(signature):
-            return name
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<head")):
-        return "HTML, a web page saved under an image's name"
-    if text.startswith((b"{", b"[")):
-        return "JSON"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if not any(head):
-        return "nothing but zero bytes"
-    return "no image format known here"
 
 
 def within_budget(path: Path, size: tuple[int, int], channels: int, max_pixels: int, what: str) -> None:

@@ -1,6 +1,6 @@
 """Opening images and masks: the policy of `skipway.images` on top of the codecs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from skipway.errors import UsageError
 
-from .codecs import MAX_PIXELS, Box, Stored, decoding, identify, refused
-from .raster import open_jpeg, open_png
-from .tiff import open_tiff
-
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+from .codecs import MAX_PIXELS, Box, Stored, decoding, refused
+from .formats import FORMATS, identify, suffix_of
+from .geometry import Geometry
 
 BAND_BYTES = 16 * 1024**2
 
@@ -46,9 +44,10 @@ class ImageFile:
         size: (H, W) after orientation.
         dtype: Type of the pixels `read` returns.
         kind: For people, such as "8-bit grey".
-        format: "PNG", "TIFF" or "JPEG".
+        format: Its name in `formats.FORMATS`.
         palette: (N, 3) colours of a palette mask, else None.
         notes: What the policy did that a user should hear.
+        geometry: Where the pixels lie, where the file says so.
     """
 
     path: Path
@@ -60,6 +59,7 @@ class ImageFile:
     format: str
     palette: NDArray[Any] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
+    geometry: Geometry | None = field(default=None, compare=False)
     _stored: Stored = field(repr=False, compare=False, kw_only=True)
     _finish: _Finish = field(repr=False, compare=False, kw_only=True)
 
@@ -113,13 +113,13 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Opens an image; see `skipway.images` for the policy.
 
     Args:
-        path: PNG, TIFF or JPEG.
+        path: A file of any of `formats.FORMATS`.
         max_pixels: Limit for what must be decoded at once.
 
     Raises:
         DataError: not an image, damaged where it shows in the header, too large, or one the policy refuses.
     """
-    stored = _open(path, max_pixels, mask=False)
+    stored = identify(path).open(path, max_pixels, False)
     try:
         notes = _notes(path, stored)
         channels, dtype = stored.channels, stored.dtype
@@ -139,22 +139,23 @@ def open_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Opens a mask: `read` gives whole numbers, shape (1, h, w).
 
     Args:
-        path: PNG or TIFF.
+        path: A file of any of `formats.FORMATS` that keeps every value.
         max_pixels: Limit for what must be decoded at once.
 
     Raises:
-        DataError: as `open_image`; JPEG; colours; later, in `read`, values that are not whole numbers.
+        DataError: as `open_image`; a lossy format; colours; later, in `read`, values that are not whole numbers.
     """
-    stored = _open(path, max_pixels, mask=True)
+    form = identify(path)
+    if form.lossy:
+        raise refused(
+            path,
+            f"a mask stored as {form.name}, which changes label values",
+            "a lossless PNG or TIFF",
+            "export the masks again as PNG",
+            "E09",
+        )
+    stored = form.open(path, max_pixels, True)
     try:
-        if stored.format == "JPEG":
-            raise refused(
-                path,
-                "a mask stored as JPEG, which changes label values",
-                "a lossless PNG or TIFF",
-                "export the masks again as PNG",
-                "E09",
-            )
         notes = _notes(path, stored)
         finish: _Finish = _as_stored
         if stored.alpha is not None:
@@ -174,11 +175,40 @@ def open_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
         raise
 
 
-def _open(path: Path, max_pixels: int, *, mask: bool) -> Stored:
-    form = identify(path)
-    if form == "TIFF":
-        return open_tiff(path, max_pixels, mask=mask)
-    return open_png(path, max_pixels) if form == "PNG" else open_jpeg(path, max_pixels)
+def composed(
+    files: Sequence[ImageFile],
+    decode: Callable[[int, Window], NDArray[Any]],
+    channels: int,
+    dtype: np.dtype[Any],
+    *,
+    size: tuple[int, int] | None = None,
+    notes: Sequence[str] = (),
+) -> ImageFile:
+    """One image made of open files; closing it closes them.
+
+    Args:
+        files: At least one; the first gives path, pages, size, format and geometry.
+        decode: `decode(page, (rows, columns))` gives (channels, h, w).
+        channels: Of the result.
+        dtype: Of the result.
+        size: (H, W) where it is not that of the first file.
+        notes: What a user should hear besides the notes of the files.
+    """
+    first = files[0]
+
+    def close() -> None:
+        for file in files:
+            file.close()
+
+    def stored(page: int, box: Box) -> NDArray[Any]:
+        return decode(page, (slice(*box[0]), slice(*box[1])))
+
+    said = tuple(dict.fromkeys((*(note for file in files for note in file.notes), *notes)))
+    whole = Stored(
+        first.format, first.pages, channels, size or first.size, dtype, "", dtype.itemsize * 8, stored, close,
+        geometry=first.geometry,
+    )  # fmt: skip
+    return _file(first.path, whole, channels, dtype, _as_stored, list(said), None)
 
 
 def _file(
@@ -204,6 +234,7 @@ def _file(
         stored.format,
         palette,
         tuple(notes),
+        stored.geometry,
         _stored=stored,
         _finish=finish,
     )
@@ -211,8 +242,8 @@ def _file(
 
 def _notes(path: Path, stored: Stored) -> list[str]:
     notes = list(stored.notes)
-    usual = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff")}[stored.format]
-    if path.suffix.lower() not in usual:
+    usual = next(form.suffixes for form in FORMATS if form.name == stored.format)
+    if suffix_of(path).lower() not in usual:
         notes.append(f"is named {path.suffix or 'without suffix'} but holds {stored.format}")
     if stored.orientation != 1:
         notes.append(f"turned as its orientation tag {stored.orientation} says")

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from skipway.errors import EnvironmentFault, Problem
 
 from .codecs import shown
+from .formats import FORMATS, stem_of, suffix_of
 from .reading import open_mask
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _TILED_FROM = 1 << 24
+
+LOSSY = frozenset(suffix for form in FORMATS if form.lossy for suffix in form.suffixes)
 
 
 def output_name(path: Path) -> str:
@@ -29,7 +32,7 @@ def output_name(path: Path) -> str:
     >>> output_name(Path("in/a.jpg")), output_name(Path("in/b.tif"))
     ('a.png', 'b.tif')
     """
-    return path.stem + ".png" if path.suffix.lower() in (".jpg", ".jpeg") else path.name
+    return stem_of(path) + ".png" if suffix_of(path).lower() in LOSSY else path.name
 
 
 def write_labels(path: Path, labels: NDArray[Any], *, palette: NDArray[Any] | None = None) -> Path:

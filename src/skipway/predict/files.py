@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import find_images
+from skipway.data.sources import Source
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
-from skipway.images import ImageFile, open_image, open_probabilities, output_name, shown, write_labels
+from skipway.images import ImageFile, open_probabilities, output_name, shown, write_labels
 from skipway.predict.certificate import Certificate
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
@@ -88,7 +89,7 @@ class Summary:
 class _Job:
     """One image and the files that come of it."""
 
-    source: Path
+    source: Source
     mask: Path
     probabilities: Path | None
 
@@ -128,17 +129,17 @@ def predict_files(
         try:
             mask, certificate = _predict_file(predictor, job, options)
         except (DataError, NumericalError) as error:
-            failed.append(_naming(error, job.source))
+            failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
             fix = "a smaller tile, such as --tile 256"
-            failed.append(EnvironmentFault(Problem("not enough memory", shown(job.source), fix=fix)))
+            failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
             written.append(mask)
             worst = certificate if worst is None else max(worst, certificate, key=_rank)
             event(
                 {
                     "event": "file",
-                    "name": job.source.name,
+                    "name": job.source.path.name,
                     "written": str(mask),
                     "done": done,
                     "of": len(jobs),
@@ -177,12 +178,12 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
         found = "the output lies inside the input"
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
-    for name, path in find_images(images):
-        mask = output / Path(name).parent / output_name(path)
+    for name, source in find_images(images):
+        mask = output / Path(name).parent / output_name(source.path)
         beside = mask.with_name(f"{mask.stem}_probabilities.tif") if options.probabilities else None
-        jobs.append(_Job(path, mask, beside))
-    sources = {job.source.resolve() for job in jobs}
-    owner: dict[Path, Path] = {}
+        jobs.append(_Job(source, mask, beside))
+    sources = {file.resolve() for job in jobs for file in job.source.files}
+    owner: dict[Path, Source] = {}
     for job in jobs:
         for target in job.targets:
             if target.resolve() in sources:
@@ -190,7 +191,7 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
                     Problem("would replace the image itself", shown(target), fix="another folder with -o")
                 )
             if target in owner:
-                found = f"{owner[target].name} and {job.source.name} would both be written there"
+                found = f"{owner[target].path.name} and {job.source.path.name} would both be written there"
                 raise UsageError(
                     Problem(found, shown(target), fix="predict them in two calls, or rename one")
                 )
@@ -216,7 +217,7 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
-        image = stack.enter_context(open_image(job.source))
+        image = stack.enter_context(job.source.open_image())
         predictor.check(image)
         maps = None
         if job.probabilities is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skipway.data.layouts import Pair
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
-from skipway.images import open_image, open_mask, write_labels
+from skipway.images import open_mask, write_labels
 from skipway.losses import IGNORE
 from skipway.metrics.baseline import otsu_mask, otsu_polarity
 from skipway.metrics.pixel import mean_defined
@@ -129,7 +129,7 @@ def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.uint
 
 
 def _pixels(pair: Pair) -> NDArray[Any]:
-    with open_image(pair.image.path) as image:
+    with pair.image.open_image() as image:
         return image.read(pair.image.page or 0)
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from skipway.data.fingerprint import Normalisation, normalised
 from skipway.data.layouts import Pair, Volume, volumes
 from skipway.data.sampling import Sample
-from skipway.images import open_image, open_mask
 from skipway.predict.pixels import seen
 from skipway.tasks import Task
 
@@ -65,7 +64,7 @@ class TrainingSet:
         return self._volumes[index].name
 
     def _decode(self, volume: Volume) -> Sample:
-        with open_image(volume.image) as file:
+        with volume.image.open_image() as file:
             pixels, constants = seen(file, volume.pages, self._ndim, self._normalisation)
             image = normalised(pixels.read((slice(None),) * self._ndim), constants)
         mask = read_masks(volume, self._ndim)
@@ -76,6 +75,6 @@ class TrainingSet:
 
 def read_masks(volume: Volume, ndim: int) -> NDArray[Any]:
     """The user's masks as a network of `ndim` axes learns them: (H, W) of one page, or (Z, H, W)."""
-    with open_mask(volume.mask) as file:
+    with volume.mask.open_mask() as file:
         masks = np.stack([file.read(page)[0] for page in volume.pages])
     return masks if ndim == 3 else masks[0]

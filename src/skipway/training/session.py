@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from skipway.data.augment import Augmentation
 from skipway.data.layouts import Pair, Volume
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
-from skipway.images import open_image
 from skipway.losses import LOSSES, Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
@@ -166,7 +165,7 @@ class _Watch:
         def keep(region: tuple[slice, ...], values: NDArray[np.float32]) -> None:
             probabilities[:, *region] = values
 
-        with open_image(volume.image) as image:
+        with volume.image.open_image() as image:
             found = predictor.predict_pages(image, volume.pages, on_probabilities=keep)
         logits = log_odds(torch.from_numpy(probabilities))[None]
         target = torch.from_numpy(task.target(mask).astype(np.int64))[None]
@@ -188,7 +187,7 @@ def read_mask(pair: Pair) -> NDArray[Any]:
 def predicted_pages(predictor: Predictor, volumes: Iterable[Volume]) -> Iterator[tuple[Pair, NDArray[Any]]]:
     """Each page with what is written for it; a volume is predicted and decoded as one, so objects keep their ids."""
     for volume in volumes:
-        with open_image(volume.image) as image:
+        with volume.image.open_image() as image:
             found = predictor.predict_pages(image, volume.pages)
         yield from zip(volume.pairs, by_page(predictor.task.decode(found.labels)), strict=True)
 

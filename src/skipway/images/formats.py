@@ -1,0 +1,139 @@
+"""Every format that is read: how its files begin and end, and what opens them. A new one is a row of `FORMATS`."""
+
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from .codecs import Stored, refused
+from .raster import open_jpeg, open_png
+from .tiff import open_tiff
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        name: As people know it.
+        suffixes: Endings of its names, in lower case; the longest that fits a name is its suffix.
+        open: `open(path, max_pixels, mask)` gives what the file holds, its pixels not decoded yet.
+        starts: First bytes, any of these.
+        told: Looks at a path and its first 512 bytes, where a fixed beginning does not tell.
+        folder: Whether it is a folder, which counts as one file.
+        lossy: Whether its pixels may differ from those that were saved, which no mask survives.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: Callable[[Path, int, bool], Stored]
+    starts: tuple[bytes, ...] = ()
+    told: Callable[[Path, bytes], bool] = lambda path, head: False
+    folder: bool = False
+    lossy: bool = False
+
+    def matches(self, path: Path, head: bytes) -> bool:
+        """Whether a file is of this format, by its content."""
+        return head.startswith(self.starts) if self.starts else self.told(path, head)
+
+
+FORMATS = (
+    Format("PNG", (".png",), lambda path, limit, mask: open_png(path, limit), (b"\x89PNG\r\n\x1a\n",)),
+    Format(
+        "TIFF",
+        (".tif", ".tiff", ".ome.tif", ".ome.tiff"),
+        lambda path, limit, mask: open_tiff(path, limit, mask=mask),
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    ),
+    Format(
+        "JPEG",
+        (".jpg", ".jpeg"),
+        lambda path, limit, mask: open_jpeg(path, limit),
+        (b"\xff\xd8\xff",),
+        lossy=True,
+    ),
+)
+
+IMAGE_SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
+
+_REFUSED_SIGNATURES = (
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"%PDF", "PDF"),
+    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
+)
+
+
+def suffix_of(path: PurePath) -> str:
+    """The ending of a name that says its format, as it is written; the last `.x` where it says none.
+
+    >>> suffix_of(PurePath("a.b.OME.tif")), suffix_of(PurePath("a.b.txt")), suffix_of(PurePath("a"))
+    ('.OME.tif', '.txt', '')
+    """
+    name = path.name.lower()
+    fitting = [s for s in IMAGE_SUFFIXES if name.endswith(s) and len(s) < len(name)]
+    return path.name[-len(max(fitting, key=len)) :] if fitting else path.suffix
+
+
+def stem_of(path: PurePath) -> str:
+    """The name without `suffix_of`.
+
+    >>> stem_of(PurePath("in/scan.v2.ome.tif"))
+    'scan.v2'
+    """
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def is_image(path: PurePath, *, folder: bool = False) -> bool:
+    """Whether a name is that of an image file, or of a folder that is one image."""
+    suffix = suffix_of(path).lower()
+    return any(form.folder == folder and suffix in form.suffixes for form in FORMATS)
+
+
+def identify(path: Path) -> Format:
+    """Format of a file from its first bytes.
+
+    Raises:
+        DataError: not a regular file, empty, unreadable, or another format.
+    """
+    whole = f"a complete file of {', '.join(form.name for form in FORMATS)}"
+    head = b""
+    try:
+        status = path.stat()
+        folder = stat.S_ISDIR(status.st_mode)
+        if not (folder or stat.S_ISREG(status.st_mode)):  # opening a named pipe would wait for ever
+            raise refused(path, "not a regular file", whole, "remove it from the folder", "A24")
+        if not folder:
+            with path.open("rb") as file:
+                head = file.read(512)
+    except OSError as error:
+        reason = "a broken link" if path.is_symlink() else (error.strerror or "cannot be opened").lower()
+        raise refused(path, reason, whole, "check the path and its permissions", "F17") from error
+    if not (head or folder):
+        raise refused(
+            path, "empty file of 0 bytes", whole, "copy or export the file again, or remove it", "F01"
+        )
+    for form in FORMATS:
+        if form.folder == folder and form.matches(path, head):
+            return form
+    found = "a folder" if folder else f"content looks like {_guess(head)}"
+    raise refused(path, found, whole, "export it as PNG or TIFF", "A15")
+
+
+def _guess(head: bytes) -> str:
+    for signature, name in _REFUSED_SIGNATURES:
+        if head.startswith(signature):
+            return name
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head")):
+        return "HTML, a web page saved under an image's name"
+    if text.startswith((b"{", b"[")):
+        return "JSON"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if not any(head):
+        return "nothing but zero bytes"
+    return "no image format known here"
