@@ -60,7 +60,13 @@ FORMATS = (
         labels=".png",
     ),
     Format("BMP", (".bmp",), lambda path, limit, mask: open_bmp(path, limit), (b"BM",), labels=".png"),
-    Format("GIF", (".gif",), lambda path, limit, mask: open_gif(path, limit), (b"GIF8",), labels=".png"),
+    Format(
+        "GIF",
+        (".gif",),
+        lambda path, limit, mask: open_gif(path, limit, mask=mask),
+        (b"GIF8",),
+        labels=".png",
+    ),
     Format(
         "WebP",
         (".webp",),

@@ -114,16 +114,20 @@ def _stored(path: Path, file: Any, series: Any, axes: Axes, max_pixels: int) -> 
     channels = axes.length(axes.channel)
     if channels > MAX_CHANNELS:
         within_budget(path, (1, 1), channels, max_pixels, "")
-    geometry, nodata = geometry_of(file, keyframe, axes), nodata_of(keyframe)
-    pixels = _source(path, file, series, axes, max_pixels)
     dtype = np.dtype(np.uint8) if series.dtype == bool else np.dtype(series.dtype).newbyteorder("=")
     photometric = int(keyframe.photometric)
+    colour = "palette" if photometric == _PALETTE and channels == 1 else _colour(channels)
+    palette = _palette(keyframe) if colour == "palette" else None
+    geometry, nodata = geometry_of(file, keyframe, axes), nodata_of(keyframe)
+    alpha, orientation = _alpha(keyframe, axes), _orientation(keyframe)
+    pixels = _source(path, file, series, axes, max_pixels)  # last: it may close the file
     notes = []
     if photometric == _MINISWHITE:
         notes.append("white is stored as 0 (MINISWHITE); values are used as stored")
+    if nodata is not None:
+        notes.append(f"states {nodata:g} for pixels without data")
     if len(file.series) > 1:
         notes.append(f"holds {len(file.series)} pictures; only the first, {series.shape}, is read")
-    colour = "palette" if photometric == _PALETTE and channels == 1 else _colour(channels)
     return Stored(
         format="TIFF",
         pages=axes.length(axes.page),
@@ -134,9 +138,9 @@ def _stored(path: Path, file: Any, series: Any, axes: Axes, max_pixels: int) -> 
         bits=1 if series.dtype == bool else dtype.itemsize * 8,
         decode=pixels.decode,
         close=pixels.close,
-        alpha=_alpha(keyframe, axes),
-        orientation=_orientation(keyframe),
-        palette=_palette(keyframe) if colour == "palette" else None,
+        alpha=alpha,
+        orientation=orientation,
+        palette=palette,
         notes=tuple(notes),
         geometry=geometry,
         nodata=nodata,

@@ -10,7 +10,7 @@ from .axes import Axes
 from .geometry import Geometry, unit_of
 
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _NODATA = 282, 283, 296, 42113
-_CENTIMETRE = 3
+_CENTIMETRE, _MOST_DOTS = 3, 2400
 _PLACE = (33550, 33922, 34264, 34735, 34736, 34737)
 """GeoTIFF: pixel scale, tie points, transformation, and the three of the reference system."""
 
@@ -25,7 +25,7 @@ _IMAGEJ_MOST = 1 << 31
 def geometry_of(file: Any, keyframe: Any, axes: Axes) -> Geometry | None:
     """Size and unit of a pixel, and the GeoTIFF tags as they are; None where the file says nothing.
 
-    A resolution in dots an inch is that of a printer, so it says nothing.
+    A resolution in dots an inch is that of a printer, and says nothing; so does a whole number of them in centimetres.
     """
     tags = keyframe.tags
     place = tuple(
@@ -74,7 +74,9 @@ def _plain(keyframe: Any) -> tuple[tuple[float, ...], str] | None:
     spacing = _per_pixel(keyframe)
     if spacing is None or int(keyframe.tags.valueof(_RESOLUTION_UNIT, 2)) != _CENTIMETRE:
         return None
-    return (0.0, *(size * 1e4 for size in spacing)), "µm"
+    dots = 2.54 / spacing[1]
+    printer = dots <= _MOST_DOTS and abs(dots - round(dots)) < 0.01
+    return None if printer or spacing == (1.0, 1.0) else ((0.0, *(size * 1e4 for size in spacing)), "µm")
 
 
 def _per_pixel(keyframe: Any) -> tuple[float, float] | None:

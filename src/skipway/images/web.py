@@ -20,11 +20,11 @@ def _moving(path: Path, name: str) -> Exception:
     )
 
 
-def open_gif(path: Path, max_pixels: int) -> Stored:
-    """A GIF file of one picture that fills it.
+def open_gif(path: Path, max_pixels: int, *, mask: bool) -> Stored:
+    """A GIF file of one picture that fills it; with grey colours it is grey.
 
     Raises:
-        DataError: damaged, animated, or too large.
+        DataError: damaged, animated, too large, or a mask in colours, whose numbers GIF writers change freely.
     """
     from PIL import GifImagePlugin
 
@@ -38,18 +38,27 @@ def open_gif(path: Path, max_pixels: int) -> Stored:
         if image.size != (width, height) or image.tile[0][1] != (0, 0, width, height):
             raise ValueError("its picture does not fill it")
         palette = _gif_palette(image)
-    pixels = Cached(path, lambda: loaded(GifImagePlugin.GifImageFile(io.BytesIO(data))))
+    grey = palette is None or bool(np.all(palette == palette[:, :1]))
+    if mask and not grey:
+        found = "a mask in GIF colours, whose numbers change when it is saved"
+        raise refused(path, found, "one number a pixel", "export the masks again as PNG", "E07")
+
+    def load() -> NDArray[Any]:
+        indices = loaded(GifImagePlugin.GifImageFile(io.BytesIO(data)))
+        return palette[indices, 0] if grey and palette is not None else indices
+
+    pixels = Cached(path, load)
     return Stored(
         format="GIF",
         pages=1,
         channels=1,
         size=(height, width),
         dtype=np.dtype(np.uint8),
-        colour="grey" if palette is None else "palette",
+        colour="grey" if grey else "palette",
         bits=8,
         decode=pixels.decode,
         close=pixels.close,
-        palette=palette,
+        palette=None if grey else palette,
         notes=("its transparency key is not used",) if "transparency" in image.info else (),
     )
 

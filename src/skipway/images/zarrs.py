@@ -18,25 +18,9 @@ from .geometry import Geometry, unit_of
 _SIGNS = ("zarr.json", ".zarray", ".zgroup")
 _LARGEST_METADATA = 4 * 1024**2
 _TYPE = re.compile(r"[<>|][buif][1248]|bool|u?int(8|16|32|64)|float(16|32|64)")
-_CODECS = frozenset(
-    [
-        "blosc",
-        "bz2",
-        "bytes",
-        "crc32",
-        "crc32c",
-        "delta",
-        "gzip",
-        "lz4",
-        "lzma",
-        "packbits",
-        "sharding_indexed",
-        "shuffle",
-        "transpose",
-        "zlib",
-        "zstd",
-    ]
-)
+_SQUEEZERS = ("blosc", "bz2", "gzip", "lz4", "lzma", "packbits", "zlib", "zstd")
+_ARRANGERS = ("bytes", "crc32", "crc32c", "delta", "sharding_indexed", "shuffle", "transpose")
+_CODECS = frozenset((*_SQUEEZERS, *_ARRANGERS))
 """Those that do nothing but numbers: the usual library also knows one that unpickles objects."""
 
 
