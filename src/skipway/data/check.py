@@ -20,6 +20,7 @@ import numpy as np
 
 from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
+from skipway.data.nodata import stated_ignore, unlike_others
 from skipway.data.values import MaskValues, coding_problems, summarise
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, shown
@@ -112,7 +113,7 @@ def inspect(
     Args:
         pairs: From `find_pairs`.
         task: "classes", "objects", or None to tell from the masks.
-        ignore: Mask value of pixels without annotation.
+        ignore: Mask value of pixels without annotation; None for the nodata value the masks state, if any.
         labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
             looked at.
         progress: Called with (pairs done, pairs in all).
@@ -120,7 +121,10 @@ def inspect(
     Raises:
         DataError: all problems of all files at once.
     """
-    ignore = ignore if labels is None else labels.ignore
+    if labels is not None:
+        ignore = labels.ignore
+    elif ignore is None:
+        ignore = stated_ignore(pairs)
     found = _look_at_all(pairs.pairs, ignore, progress)
     records = [f.record for f in found if f.record is not None]
     problems = [problem for f in found for problem in f.problems]
@@ -227,6 +231,8 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         labels = mask.read(pair.mask.page or 0)[0]
         digest = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
         values = summarise(labels, mask.dtype.itemsize * 8, mask.palette, ignore=ignore)
+        strange = unlike_others(mask, values.values, ignore)
+        found.problems += [strange] if strange else []
     except DataError as error:
         found.problems += error.problems
     if image.size != mask.size:
