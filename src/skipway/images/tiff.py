@@ -5,7 +5,7 @@ import math
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ def open_tiff(path: Path, max_pixels: int, *, mask: bool) -> Stored:
         _SILENT
     )  # its warnings would go to the terminal; ours say the same
     with decoding(path):
+        _walk(path)
         file = tifffile.TiffFile(path)
     try:
         with decoding(path):
@@ -51,6 +52,30 @@ def open_tiff(path: Path, max_pixels: int, *, mask: bool) -> Stored:
     except BaseException:
         file.close()
         raise
+
+
+def _walk(path: Path) -> None:
+    """Follows the pages from head to end; a chain that returns or leaves the file would never end elsewhere."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        big = head[2:4] in (b"+\0", b"\0+")
+        entry, counter, pointer = (20, 8, 8) if big else (12, 2, 4)
+        position = int.from_bytes(head[8:16] if big else head[4:8], order)
+        end, seen = file.seek(0, 2), set[int]()
+        while position:
+            if position in seen or position + counter > end:
+                raise ValueError(
+                    f"TIFF page {len(seen)} at byte {position} was met before or lies outside it"
+                )
+            seen.add(position)
+            file.seek(position)
+            tags = int.from_bytes(file.read(counter), order)
+            after = position + counter + tags * entry
+            if not tags or after > end:
+                raise ValueError(f"TIFF page {len(seen) - 1} at byte {position} with {tags} tags")
+            file.seek(after)
+            position = int.from_bytes(file.read(pointer), order)
 
 
 def _first_series(path: Path, file: Any) -> Any:
