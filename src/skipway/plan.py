@@ -253,23 +253,31 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
     known, asked = arguments(model), request.asked
     classes = 1 if values == 2 and published_classes(model) == 1 else values
     config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
+    if known.get("ndim") == 3 and data.slices == 1:
+        config["ndim"] = 2
+    flat = {**known, **config, **asked}.get("ndim", 2) == 2
     if "width" in known and "width" not in asked:
-        config["width"] = ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow)
+        config["width"] = (
+            ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow, flat=flat)
+        )
     if "depth" in known and not asked.get("backbone"):  # else all levels that it has
         config["depth"] = known["depth"] or PLAIN["depth"]
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
-    if known.get("ndim") == 3 and data.slices == 1:
-        config["ndim"] = 2
     if "supervised" in known:
         config["supervised"] = True
     return config | asked
 
 
-def _width(model: str, *, narrow: bool) -> int:
-    """The published width; on a CPU half of it, a quarter where that is 64."""
+def _width(model: str, *, narrow: bool, flat: bool) -> int:
+    """The published width; on a CPU half of it, a quarter where that is 64, and in images all of it where that is 16.
+
+    Half of 16 would leave TransUNet's finest level two channels, and whole trainings ended with both of them dead.
+    """
     width = arguments(model)["width"] or sketch(model).encoder.widths[0]
-    return width if not narrow else width // 4 if width >= 64 else -(-width // 2)
+    if not narrow or (flat and width <= 16):
+        return width
+    return width // 4 if width >= 64 else -(-width // 2)
 
 
 def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
