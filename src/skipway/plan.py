@@ -13,7 +13,7 @@ from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import ETAS, LOSSES
-from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers
+from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers, unknown
 from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
@@ -81,13 +81,14 @@ class Request:
             problems.append(Problem(f"found {self.depth}", "--depth", "2 to 7 levels"))
         for flag, value, names in (
             ("--preset", self.preset, PRESETS),
-            ("--model", self.model, tuple(BUILDERS)),
             ("--loss", self.loss, tuple(LOSSES)),
             ("--optimiser", self.optimiser, OPTIMISERS),
             ("--supervision", self.supervision, ETAS),
         ):
             if value is not None and value not in names:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
+        if self.model is not None and self.model not in BUILDERS:
+            problems.append(unknown(self.model, "--model"))
         if self.steps is not None and self.seconds is not None:
             problems.append(Problem("both --steps and --time are given", "train", "one of them"))
         if not 0 <= self.seed < 2**63:
