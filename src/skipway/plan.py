@@ -13,7 +13,7 @@ from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import ETAS, LOSSES
-from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers
+from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers, unknown
 from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
@@ -81,13 +81,14 @@ class Request:
             problems.append(Problem(f"found {self.depth}", "--depth", "2 to 7 levels"))
         for flag, value, names in (
             ("--preset", self.preset, PRESETS),
-            ("--model", self.model, tuple(BUILDERS)),
             ("--loss", self.loss, tuple(LOSSES)),
             ("--optimiser", self.optimiser, OPTIMISERS),
             ("--supervision", self.supervision, ETAS),
         ):
             if value is not None and value not in names:
                 problems.append(Problem(f"found {value!r}", flag, "one of " + ", ".join(names)))
+        if self.model is not None and self.model not in BUILDERS:
+            problems.append(unknown(self.model, "--model"))
         if self.steps is not None and self.seconds is not None:
             problems.append(Problem("both --steps and --time are given", "train", "one of them"))
         if not 0 <= self.seed < 2**63:
@@ -253,23 +254,31 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
     known, asked = arguments(model), request.asked
     classes = 1 if values == 2 and published_classes(model) == 1 else values
     config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
+    if known.get("ndim") == 3 and data.slices == 1:
+        config["ndim"] = 2
+    flat = {**known, **config, **asked}.get("ndim", 2) == 2
     if "width" in known and "width" not in asked:
-        config["width"] = ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow)
+        config["width"] = (
+            ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow, flat=flat)
+        )
     if "depth" in known and not asked.get("backbone"):  # else all levels that it has
         config["depth"] = known["depth"] or PLAIN["depth"]
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
-    if known.get("ndim") == 3 and data.slices == 1:
-        config["ndim"] = 2
     if "supervised" in known:
         config["supervised"] = True
     return config | asked
 
 
-def _width(model: str, *, narrow: bool) -> int:
-    """The published width; on a CPU half of it, a quarter where that is 64."""
+def _width(model: str, *, narrow: bool, flat: bool) -> int:
+    """The published width; on a CPU half of it, a quarter where that is 64, and in images all of it where that is 16.
+
+    Half of 16 would leave TransUNet's finest level two channels, and whole trainings ended with both of them dead.
+    """
     width = arguments(model)["width"] or sketch(model).encoder.widths[0]
-    return width if not narrow else width // 4 if width >= 64 else -(-width // 2)
+    if not narrow or (flat and width <= 16):
+        return width
+    return width // 4 if width >= 64 else -(-width // 2)
 
 
 def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:

@@ -7,6 +7,7 @@ Source: Zhou et al. 2020, section III-D (L1 … L4 of UNet++).
 """
 
 import datetime
+import shlex
 import shutil
 import statistics
 import time
@@ -37,6 +38,10 @@ ROUNDS = 5
 
 WITHIN = 0.005
 """Score that a smaller network may lose, unless the user says otherwise."""
+
+
+FEW = 10
+"""Validation images below which the table says that it decides little."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +112,16 @@ class Pruned:
             "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
         size = "×".join(map(str, self.levels[-1].size))
+        few = (
+            ()
+            if self.scored >= FEW
+            else (f"warning: {self.scored} images decide little about small differences",)
+        )
         notes = (
             f"score: {self.score_name}, mean of {self.scored} validation images; costs of one pass over {size}",
+            *few,
             f"run    {self.run}",
+            f"next   skipway predict {shlex.quote(str(self.run))} NEW_IMAGES -o OUT",
         )
         return "\n".join((*lines, *notes))
 

@@ -85,7 +85,13 @@ def test_a_level_greys_what_pruning_drops(here):
         (["unet", "--set", "gate=maybe"], "gate cannot be 'maybe'; it is true or false"),
         (["unet", "--size", "8x8x8"], "2 spatial axes"),
         (["unet_plus_plus", "--level", "2"], "supervised=true"),
+        (["unet", "--level", "2"], "its only one is L4. Fix: leave --level out"),
+        (
+            ["unet_plus_plus", "--set", "supervised=true", "--level", "9"],
+            "it has L1, L2, L3, L4. Fix: one of",
+        ),
         (["unet", "-o", "nowhere/unet.svg"], "no such folder"),
+        (["unet", "-o", "unet.png"], "ends in .svg"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -152,6 +158,22 @@ def test_one_network_is_shown_node_by_node():
     assert nodes["X[0,4]"] == "63,584"
     _, out, _ = skipway("models", "unet_plus_plus", "--json")
     assert json.loads(out)["nodes"][0]["key"] == "x0_0"
+
+
+def test_a_variant_is_counted_before_it_is_trained():
+    code, out, _ = skipway("models", "unet", "--set", "block=residual", "--set", "depth=3")
+    assert code == 0
+    assert out.startswith("unet block=residual depth=3")
+    assert len([line for line in out.splitlines() if line.startswith("X[")]) == 5
+    assert "residual, residual_each, preactivation, recurrent or recurrent_residual" in " ".join(out.split())
+    for words, says in (
+        (["unet", "--set", "blck=plain"], "use block"),
+        (["unet", "--set", "norm=layer"], "channel_layer"),
+        (["--set", "depth=3"], "skipway models NAME --set"),
+    ):
+        code, out, err = skipway("models", *words)
+        assert (code, out) == (2, "")
+        assert says in err
 
 
 def test_one_unknown_network_is_refused():

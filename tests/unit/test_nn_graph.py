@@ -111,7 +111,7 @@ def test_pruned_network_shares_weights_and_mode():
 
 
 def test_pruning_to_an_output_that_is_not_there_names_those_that_are():
-    with pytest.raises(TopologyError, match="unet_plus_plus has no output L2; it has 4"):
+    with pytest.raises(TopologyError, match="unet_plus_plus has no output L2; its only one is L4"):
         models.unet_plus_plus(width=2).pruned(2)
 
 

@@ -282,6 +282,13 @@ def test_a_network_of_volumes_takes_the_axes_that_the_data_have():
     assert planned(Request(model="unet"), looks(slices=40)).ndim == 2  # pages, unless volumes are asked for
 
 
+def test_on_a_cpu_a_width_of_16_is_narrowed_only_in_volumes():
+    assert planned(Request(model="trans_unet_small")).config["width"] == 16
+    assert planned(Request(model="trans_unet")).config["width"] == 16
+    assert planned(Request(model="vnet")).config["width"] == 16
+    assert planned(Request(model="vnet"), looks(slices=40)).config["width"] == 8
+
+
 def test_unet_overfits_one_batch():
     losses = overfitted("unet", 25)
     assert losses[-1] < 0.35 * losses[0]

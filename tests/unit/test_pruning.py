@@ -3,6 +3,7 @@
 import json
 import shlex
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toys import contents, draw, one_thread, skipway, start
 from skipway import prune
 from skipway.errors import NumericalError, UsageError
 from skipway.nn.graph import SkipGraph
-from skipway.pruning import WITHIN, Level, choose
+from skipway.pruning import WITHIN, Level, Pruned, choose
 from skipway.runs import Run, read_tensors
 from skipway.training.claim import command_of
 
@@ -79,6 +80,13 @@ def test_the_whole_run_is_left_as_it_was(run, tmp_path):
 
 def scored(*scores):
     return [Level(i, f"x0_{i}", s, 10**i, 1, 1.0, 1.0, (8, 8)) for i, s in enumerate(scores, start=1)]
+
+
+def test_few_images_are_said_to_decide_little():
+    few, enough = (str(Pruned(Path("my run"), 1, tuple(scored(0.5, 0.6)), "Dice", n)) for n in (9, 10))
+    assert "warning: 9 images decide little" in few
+    assert "warning" not in enough
+    assert "skipway predict 'my run' NEW_IMAGES -o OUT" in few
 
 
 def test_the_smallest_within_the_tolerance_of_the_whole_is_kept():

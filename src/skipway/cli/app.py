@@ -9,6 +9,7 @@ import typer
 
 from skipway.cli.console import Console, Event, JsonLines
 from skipway.cli.settings import parsed
+from skipway.errors import Problem, UsageError
 
 app = typer.Typer(
     name="skipway",
@@ -212,8 +213,14 @@ def predict(
     summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
     if not as_json:
         typer.echo(str(summary))
-    if summary.failed:
-        raise summary.error
+    if summary.failed:  # each has been named as it happened
+        total = len(summary.written) + len(summary.failed)
+        raise type(summary.error)(
+            Problem(
+                f"{len(summary.failed)} of {total} images could not be predicted",
+                fix="see the warnings above",
+            )
+        )
 
 
 @app.command()
@@ -249,6 +256,12 @@ Size = Annotated[
 ]
 
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Argument of the network, as width=16; may be repeated."),
+]
+
+
 @app.command()
 def prune(
     run: Annotated[Path, typer.Argument(help="Run folder of a network with several outputs.")],
@@ -278,21 +291,28 @@ def prune(
 def models(
     name: Annotated[str | None, typer.Argument(help="All about this one, node by node.")] = None,
     size: Size = None,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     help_all: HelpAll = False,
 ) -> None:
-    """List every network: parameters, operations, receptive field, halo, source."""
+    """List every network: parameters, operations, receptive field, halo, source; of one, its nodes and options."""
     from skipway.cli.models import card, cards, page, table
 
     if name is None:
+        if settings:
+            raise UsageError(
+                Problem("options of no network", "--set", fix="name it: skipway models NAME --set …")
+            )
         if as_json:
             _print_json(cards(size))
         else:
             typer.echo(table(size))
-    elif as_json:
-        _print_json(card(name, size).to_json())
+        return
+    found = card(name, size, settings or ())
+    if as_json:
+        _print_json(found.to_json())
     else:
-        typer.echo(page(card(name, size)))
+        typer.echo(page(found, settings or ()))
 
 
 @app.command()
@@ -306,12 +326,7 @@ def draw(
     level: Annotated[
         int | None, typer.Option(help="Grey out what pruning to this output (1, 2, …) drops.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Argument of the network, as width=16; may be repeated."
-        ),
-    ] = None,
+    settings: Settings = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     help_all: HelpAll = False,
 ) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from skipway.cli.settings import parsed
 from skipway.draw import lay_out, svg
 from skipway.errors import Problem, ShapeError, TopologyError, UsageError
-from skipway.models import BUILDERS, sketch, strangers
+from skipway.models import BUILDERS, arguments, sketch, strangers
 from skipway.models.cards import documented
+from skipway.nn.graph import SkipGraph
 from skipway.runs import replacing
 
 
@@ -43,9 +44,7 @@ def drawing(
             source=documented(BUILDERS[name])[1],
         )
     except TopologyError as error:
-        raise UsageError(
-            Problem(str(error), "--level", fix="--set supervised=true, or another level")
-        ) from error
+        raise UsageError(Problem(str(error), f"--level {level}", fix=_more_outputs(name, model))) from error
     except ShapeError as error:
         raise UsageError(
             Problem(str(error), "--size", fix="one side for all axes, or one per axis")
@@ -53,12 +52,28 @@ def drawing(
     return svg(figure)
 
 
+def _more_outputs(name: str, model: SkipGraph) -> str:
+    """What to type for the output of a level that a network does not have."""
+    if "supervised" in arguments(name) and len(model.topology.outputs) == 1:
+        return "--set supervised=true gives every level an output"
+    return "leave --level out" if len(model.topology.outputs) == 1 else "one of the levels that it has"
+
+
 def save(text: str, path: Path, *, overwrite: bool) -> None:
     """Write a drawing, over another file only when told so.
 
     Raises:
-        UsageError: The file is there already, or its folder is not.
+        UsageError: The file is there already, or its folder is not, or its name is that of another format.
     """
+    if path.suffix.lower() not in ("", ".svg"):
+        raise UsageError(
+            Problem(
+                f"named *{path.suffix}",
+                str(path),
+                "a name that ends in .svg",
+                "drawings are SVG, which every browser shows",
+            )
+        )
     if path.exists() and not overwrite:
         raise UsageError(Problem("the file exists already", str(path), fix="--overwrite, or another -o"))
     if not path.parent.is_dir():

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from skipway.cli.drawing import sides
+from skipway.cli.settings import parsed
 from skipway.draw.words import once, show, times
 from skipway.errors import Problem, ShapeError, SkipwayError, UsageError
-from skipway.models import BUILDERS, ModelCard, arguments, describe
-from skipway.models.cards import documented
+from skipway.models import BUILDERS, ModelCard, arguments, describe, strangers, unknown
+from skipway.models.cards import documented, explained
 
 Row = Sequence[str]
 UNKNOWN: Row = "–" * 7
@@ -28,18 +30,31 @@ def cards(size: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def card(name: str, size: str | None = None) -> ModelCard:
+def card(name: str, size: str | None = None, settings: Sequence[str] = ()) -> ModelCard:
     """The card of one network.
 
+    Args:
+        name: Of the builder.
+        size: Input size as typed.
+        settings: Arguments of the builder as `key=value`.
+
     Raises:
-        UsageError: No network has that name, or the size does not suit it.
+        UsageError: No network has that name or such options, or the size does not suit it.
     """
+    config = parsed(settings)
+    if name not in BUILDERS:
+        raise UsageError(unknown(name))
+    if wrong := strangers(name, {key: f"--set {key}" for key in config}, besides=("in_channels", "classes")):
+        raise UsageError(*wrong)
     try:
-        return describe(name, sides(size))
+        return describe(name, sides(size), **config)
     except ShapeError as error:
         raise UsageError(
             Problem(str(error), "--size", fix="one side for all axes, or one per axis")
         ) from error
+    except ValueError as error:
+        fix = "other values with --set, as KEY=VALUE"
+        raise UsageError(Problem(f"{name} cannot be built: {error}", " ".join(settings), fix=fix)) from error
 
 
 def table(size: str | None = None) -> str:
@@ -64,12 +79,14 @@ def table(size: str | None = None) -> str:
     return "\n".join([*columns(rows, right=(1, 2)), "", *problems, *notes])
 
 
-def page(found: ModelCard) -> str:
-    """One network for people: the figures, then every node."""
-    facts = [*figures(found), ("options", options(found.name)), ("source", found.source)]
+def page(found: ModelCard, settings: Sequence[str] = ()) -> str:
+    """One network for people: the figures, every node, what can be set."""
+    facts = [*figures(found), ("source", found.source)]
     width = max(len(name) for name, _ in facts)
-    lines = [found.name, found.summary, "", *(f"{name.ljust(width)}  {text}" for name, text in facts), ""]
-    return "\n".join([*lines, *columns(node_rows(found), right=(2, 4))])
+    lines = [" ".join((found.name, *settings)), found.summary, ""]
+    lines += [f"{name.ljust(width)}  {text}" for name, text in facts]
+    lines += ["", *columns(node_rows(found), right=(2, 4)), "", *options(found.name)]
+    return "\n".join(lines)
 
 
 def figures(found: ModelCard) -> list[tuple[str, str]]:
@@ -90,10 +107,18 @@ def figures(found: ModelCard) -> list[tuple[str, str]]:
     ]
 
 
-def options(name: str) -> str:
-    """What can be set, with the default where the builder says it."""
-    known = arguments(name).items()
-    return ", ".join(key if value is None else f"{key}={value}" for key, value in known)
+def options(name: str) -> list[str]:
+    """What `--set KEY=VALUE` takes: name, default where the builder says it, meaning."""
+    meaning = explained(name)
+    left = {key: key if value is None else f"{key}={value}" for key, value in arguments(name).items()}
+    width = max(map(len, left.values()))
+    lines = ["options, as --set KEY=VALUE in train, models and draw"]
+    for key, text in left.items():
+        words = re.sub(r"[;,] see `[\w.]+`", "", meaning[key]).replace("`", "")
+        more = wrap(words, 110 - width, initial_indent="  ", subsequent_indent="  ")
+        lines += [f"  {text.ljust(width)}{more[0] if more else ''}".rstrip()]
+        lines += [f"  {' ' * width}{rest}" for rest in more[1:]]
+    return lines
 
 
 def node_rows(found: ModelCard) -> list[Row]:

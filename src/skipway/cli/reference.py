@@ -1,14 +1,13 @@
 """The page `docs/reference/models.md`, written from the builders, so that it cannot say what they do not."""
 
 import inspect
-import re
 from collections.abc import Iterable
 
 from skipway.cli.models import UNKNOWN, Row, costs, figures, node_rows, short
 from skipway.errors import SkipwayError
 from skipway.models import BUILDERS, ModelCard, describe
 from skipway.models.assemble import Options
-from skipway.models.cards import documented
+from skipway.models.cards import documented, entries
 
 HEAD = """# Models
 
@@ -31,7 +30,7 @@ def reference() -> str:
     for name, card in found.items():
         parts.append(_section(name, card))
     parts.append("## Options of plain nodes\n\nWhat “see Options” stands for above.\n")
-    parts.append(_list(_entries(inspect.getdoc(Options) or "", "Attributes:")))
+    parts.append(_list(entries(inspect.getdoc(Options) or "", "Attributes:")))
     return "\n".join(parts)
 
 
@@ -51,7 +50,7 @@ def _row(name: str, card: ModelCard | str) -> Row:
 
 def _section(name: str, card: ModelCard | str) -> str:
     summary, source = documented(BUILDERS[name])
-    arguments = _list(_entries(inspect.getdoc(BUILDERS[name]) or "", "Args:"))
+    arguments = _list(entries(inspect.getdoc(BUILDERS[name]) or "", "Args:"))
     signature = ", ".join(map(_plain, inspect.signature(BUILDERS[name]).parameters.values()))
     parts = [
         f"## {name}",
@@ -76,20 +75,6 @@ def _plain(parameter: inspect.Parameter) -> str:
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
         return "**options"
     return str(parameter.replace(annotation=inspect.Parameter.empty))
-
-
-def _entries(doc: str, section: str) -> list[tuple[str, str]]:
-    """(name, text) of each entry of a section of a Google docstring."""
-    _, _, after = doc.partition(f"{section}\n")
-    block = re.split(r"\n\s*\n", after, maxsplit=1)[0]
-    found: list[tuple[str, str]] = []
-    for line in block.splitlines():
-        if start := re.match(r"    (\*{0,2}\w+): (.*)", line):
-            found.append((start[1], start[2]))
-        elif found:
-            name, text = found.pop()
-            found.append((name, f"{text} {line.strip()}"))
-    return found
 
 
 def _list(entries: Iterable[tuple[str, str]]) -> str:

@@ -9,7 +9,16 @@ from skipway.models.cards import ModelCard, describe
 from skipway.models.fcn import fcn, fcn_8s, fcn_16s, fcn_32s
 from skipway.models.nested import unet_3_plus, unet_e, unet_plus, unet_plus_plus
 from skipway.models.nnunet import nnunet, nnunet_residual
-from skipway.models.registry import BUILDERS, Builder, arguments, build, published_classes, sketch, strangers
+from skipway.models.registry import (
+    BUILDERS,
+    Builder,
+    arguments,
+    build,
+    published_classes,
+    sketch,
+    strangers,
+    unknown,
+)
 from skipway.models.residual import residual_unet, vnet
 from skipway.models.transunet import trans_unet, trans_unet_small
 from skipway.models.unets import unet, unet_3d_2016, unet_2015, unet_two_level, wide_unet
@@ -44,6 +53,7 @@ __all__ = [
     "unet_plus",
     "unet_plus_plus",
     "unet_two_level",
+    "unknown",
     "vnet",
     "wide_unet",
 ]

@@ -1,6 +1,7 @@
 """What is said about a network: where it comes from, what it costs, how far it looks, node by node."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -9,7 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from skipway.errors import ShapeError
-from skipway.models.registry import BUILDERS, Builder, sketch
+from skipway.models.assemble import Options
+from skipway.models.registry import BUILDERS, Builder, arguments, sketch
 from skipway.nn.graph import SkipGraph
 from skipway.nn.nodes import MergeNode
 from skipway.nn.norms import norm_of
@@ -240,3 +242,24 @@ def documented(builder: Builder) -> tuple[str, str]:
     summary, *paragraphs = (inspect.getdoc(builder) or "").split("\n\n")
     sources = [" ".join(text.split()) for text in paragraphs if text.startswith("Source: ")]
     return summary, "".join(sources).removeprefix("Source: ")
+
+
+def explained(name: str) -> dict[str, str]:
+    """What each option of a builder means, out of the docstrings that have it."""
+    own = dict(entries(inspect.getdoc(BUILDERS[name]) or "", "Args:"))
+    passed_on = dict(entries(inspect.getdoc(Options) or "", "Attributes:"))
+    return {key: own.get(key) or passed_on.get(key, "") for key in arguments(name)}
+
+
+def entries(doc: str, section: str) -> list[tuple[str, str]]:
+    """(name, text) of each entry of a section of a Google docstring."""
+    _, _, after = doc.partition(f"{section}\n")
+    block = re.split(r"\n\s*\n", after, maxsplit=1)[0]
+    found: list[tuple[str, str]] = []
+    for line in block.splitlines():
+        if start := re.match(r"    (\*{0,2}\w+): (.*)", line):
+            found.append((start[1], start[2]))
+        elif found:
+            name, text = found.pop()
+            found.append((name, f"{text} {line.strip()}"))
+    return found

@@ -1,6 +1,7 @@
 """Builders by name: the one dictionary that the command line and run folders go by."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -66,18 +67,37 @@ def build(name: str, /, *, level: int | None = None, **config: Any) -> SkipGraph
         TopologyError: The network has no output of that level.
     """
     if name not in BUILDERS:
-        near = get_close_matches(name, BUILDERS, n=1)
-        raise UsageError(
-            Problem(
-                found=f"no model is called {name!r}",
-                expected=f"one of {', '.join(BUILDERS)}",
-                fix=f"use {near[0]}" if near else "list them with `skipway models`",
-                code="U201",
-            )
-        )
+        raise UsageError(unknown(name))
     check_config(BUILDERS[name], config)
     graph = BUILDERS[name](**config)
     return graph if level is None else graph.pruned(level)
+
+
+def unknown(name: str, where: str = "") -> Problem:
+    """What is wrong with a name that no builder has, and the name that was meant, as papers write it too.
+
+    >>> [unknown(name).fix for name in ("UNet++", "unetpp", "U-Net 3+", "attention-unet")]
+    ['use unet_plus_plus', 'use unet_plus_plus', 'use unet_3_plus', 'use attention_unet']
+    """
+    spelt = {_letters(one): one for one in BUILDERS}
+    near = get_close_matches(_letters(name), spelt, n=1)
+    return Problem(
+        found=f"no model is called {name!r}",
+        where=where,
+        expected=f"one of {', '.join(BUILDERS)}",
+        fix=f"use {spelt[near[0]]}" if near else "list them with `skipway models`",
+        code="U201",
+    )
+
+
+def _letters(name: str) -> str:
+    """A name without what its spellings differ in.
+
+    >>> _letters("U-Net++"), _letters("unetpp"), _letters("unet_plus_plus")
+    ('unetplusplus', 'unetplusplus', 'unetplusplus')
+    """
+    words = re.sub(r"pp$", "++", name.lower()).replace("+", "plus")
+    return re.sub(r"[^a-z0-9]", "", words)
 
 
 def sketch(name: str, /, **config: Any) -> SkipGraph:

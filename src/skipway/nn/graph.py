@@ -191,10 +191,9 @@ class SkipGraph(nn.Module):
         """
         found = [node for node in self.topology.outputs if node.column == level]
         if not found:
-            there = ", ".join(str(node.column) for node in self.topology.outputs)
-            raise TopologyError(
-                f"{self.name} has no output L{level}; it has {there}. Build it supervised for more"
-            )
+            there = ", ".join(f"L{node.column}" for node in self.topology.outputs)
+            only = "its only one is" if len(self.topology.outputs) == 1 else "it has"
+            raise TopologyError(f"{self.name} has no output L{level}; {only} {there}")
         pruned = SkipGraph(
             self.topology.pruned(*found),
             self.encoder,

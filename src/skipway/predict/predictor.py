@@ -115,7 +115,9 @@ class Predictor:
         wanted = self.model.in_channels
         if image.channels != wanted:
             expected = f"{wanted}, as {self.name} was trained on"
-            raise DataError(Problem(f"{image.channels} channels", shown(image.path), expected))
+            fix = "convert the images to grey" if wanted == 1 else "give images like those that trained"
+            found = f"{image.channels} channel{'s' if image.channels > 1 else ''}"
+            raise DataError(Problem(found, shown(image.path), expected, fix, "D05"))
 
     def predict_pages(
         self,
