@@ -22,6 +22,7 @@ class Format:
         told: Looks at a path and its first 512 bytes, where a fixed beginning does not tell.
         folder: Whether it is a folder, which counts as one file.
         lossy: Whether its pixels may differ from those that were saved, which no mask survives.
+        labels: Suffix of the label map of such an image, one of `writers.WRITERS`; "" for the same suffix.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Format:
     told: Callable[[Path, bytes], bool] = lambda path, head: False
     folder: bool = False
     lossy: bool = False
+    labels: str = ""
 
     def matches(self, path: Path, head: bytes) -> bool:
         """Whether a file is of this format, by its content."""
@@ -51,6 +53,7 @@ FORMATS = (
         lambda path, limit, mask: open_jpeg(path, limit),
         (b"\xff\xd8\xff",),
         lossy=True,
+        labels=".png",
     ),
 )
 

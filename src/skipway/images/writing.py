@@ -18,32 +18,38 @@ from skipway.errors import EnvironmentFault, Problem
 
 from .codecs import shown
 from .formats import FORMATS, stem_of, suffix_of
+from .geometry import Geometry
 from .reading import open_mask
-
-_TIFF_SUFFIXES = (".tif", ".tiff")
-_TILED_FROM = 1 << 24
-
-LOSSY = frozenset(suffix for form in FORMATS if form.lossy for suffix in form.suffixes)
+from .writers import WRITERS, fits_png
 
 
 def output_name(path: Path) -> str:
-    """File name of the labels of an image: the same, with JPEG become PNG because labels must not be lossy.
+    """File name of the labels of an image: the same, with the suffix its format says for labels.
 
     >>> output_name(Path("in/a.jpg")), output_name(Path("in/b.tif"))
     ('a.png', 'b.tif')
     """
-    return stem_of(path) + ".png" if suffix_of(path).lower() in LOSSY else path.name
+    suffix = suffix_of(path)
+    labels = next((form.labels for form in FORMATS if suffix.lower() in form.suffixes), "")
+    return stem_of(path) + (labels or suffix)
 
 
-def write_labels(path: Path, labels: NDArray[Any], *, palette: NDArray[Any] | None = None) -> Path:
+def write_labels(
+    path: Path,
+    labels: NDArray[Any],
+    *,
+    palette: NDArray[Any] | None = None,
+    geometry: Geometry | None = None,
+) -> Path:
     """Writes a label map; the file is there complete, or not at all, and reads back equal.
 
     PNG holds up to 16 bits without sign and one page; labels that need more are written as TIFF instead.
 
     Args:
-        path: `.png`, `.tif` or `.tiff`.
+        path: Its suffix is one of `writers.WRITERS`.
         labels: Whole numbers of shape (H, W), or (P, H, W) for pages.
         palette: (N, 3) colours of 8 or 16 bits for 8-bit labels; the stored numbers stay the labels.
+        geometry: Where the pixels lie, kept as far as the format can.
 
     Returns:
         The path written: `path`, or the same with suffix `.tif`.
@@ -57,16 +63,13 @@ def write_labels(path: Path, labels: NDArray[Any], *, palette: NDArray[Any] | No
         raise TypeError(f"labels are whole numbers, not {labels.dtype}")
     if labels.ndim not in (2, 3):
         raise ValueError(f"labels have shape (H, W) or (P, H, W), not {labels.shape}")
-    suffix = path.suffix.lower()
-    if suffix not in (".png", *_TIFF_SUFFIXES):
-        raise ValueError(f"labels are written as .png or .tif, not {path.suffix!r}")
-    stored = _png_form(labels) if suffix == ".png" else None
-    if stored is not None:
-        return _write(path, stored, lambda to: _save_png(to, stored, palette))
-    if suffix == ".png":
-        path = path.with_suffix(".tif")
+    suffix = suffix_of(path).lower()
+    if suffix not in WRITERS:
+        raise ValueError(f"labels are written as {', '.join(WRITERS)}, not {suffix!r}")
     array = labels.astype(np.uint8) if labels.dtype == bool else labels
-    return _write(path, array, lambda to: _save_tiff(to, array, "ZYX", palette))
+    if suffix == ".png" and not fits_png(array):
+        path, suffix = path.with_suffix(".tif"), ".tif"
+    return _write(path, array, lambda to: WRITERS[suffix](to, array, palette, geometry))
 
 
 @contextmanager
@@ -126,56 +129,6 @@ def _reserve(path: Path) -> None:
                 raise
 
 
-def _png_form(labels: NDArray[Any]) -> NDArray[Any] | None:
-    """The labels as PNG can hold them, or None. 16 bits stay 16 bits even where 8 would do."""
-    if labels.ndim != 2:
-        return None
-    if labels.dtype == bool:
-        return labels.astype(np.uint8)
-    if labels.dtype in (np.uint8, np.uint16):
-        return labels
-    if labels.size and (int(labels.min()) < 0 or int(labels.max()) > 65535):
-        return None
-    return labels.astype(np.uint16)
-
-
-def _save_png(to: Path, labels: NDArray[Any], palette: NDArray[Any] | None) -> None:
-    from PIL import Image
-
-    image = Image.fromarray(labels)
-    if palette is not None and labels.dtype == np.uint8:
-        image.putpalette(_colours(palette).tobytes())
-    image.save(to, "PNG")
-
-
-def _colours(palette: NDArray[Any]) -> NDArray[np.uint8]:
-    """256 colours of 8 bits; a palette with any number above 255 is one of 16 bits."""
-    table = np.zeros((256, 3), np.uint8)
-    used = np.asarray(palette)[:256]
-    table[: len(used)] = used >> 8 if used.max(initial=0) > 255 else used
-    return table
-
-
-def _save_tiff(to: Path, array: NDArray[Any], axes: str, palette: NDArray[Any] | None) -> None:
-    import tifffile
-
-    coloured = palette is not None and array.dtype == np.uint8
-    extra: dict[str, Any] = {}
-    if coloured and palette is not None:
-        extra["colormap"] = _colours(palette).T.astype(np.uint16) * 257
-    if array.shape[-1] * array.shape[-2] > _TILED_FROM:
-        extra["tile"] = (512, 512)
-    tifffile.imwrite(
-        to,
-        array,
-        photometric="palette" if coloured else "minisblack",
-        planarconfig=None,
-        compression="zlib",
-        metadata={"axes": axes[-array.ndim :]},
-        **extra,
-    )
-
-
 def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> Path:
     """Saves beside the goal under a hidden name, reads back, then renames: nobody sees half a file."""
     hidden = _hidden(path)
@@ -202,7 +155,7 @@ def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> 
 def _hidden(path: Path) -> Path:
     """Where a file is made: one place for each goal, so that the next write clears what a killed one left."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
-    return path.with_name(f".{path.stem[:40]}.{digest}.part{path.suffix}")
+    return path.with_name(f".{path.stem[:40]}.{digest}.part{suffix_of(path)}")
 
 
 def _publish(hidden: Path, path: Path) -> None:

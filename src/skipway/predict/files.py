@@ -231,7 +231,8 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
             certificates.append(found.certificate)
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
-    written = write_labels(job.mask, labels, palette=None if palette is None else np.asarray(palette))
+    colours = None if palette is None else np.asarray(palette)
+    written = write_labels(job.mask, labels, palette=colours, geometry=image.geometry)
     return written, max(certificates, key=_rank)
 
 
