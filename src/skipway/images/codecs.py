@@ -44,6 +44,7 @@ class Stored:
         level: Factor by which the decoder spread grey values of 2 or 4 bits.
         notes: What a user should hear.
         geometry: Where the pixels lie, where the file says so.
+        nodata: Value of pixels that were never measured, where the file says so.
     """
 
     format: str
@@ -61,6 +62,7 @@ class Stored:
     level: int = 1
     notes: tuple[str, ...] = ()
     geometry: Geometry | None = None
+    nodata: float | None = None
 
 
 def shown(path: os.PathLike[str] | str) -> str:
@@ -78,6 +80,12 @@ def refused(path: Path, found: str, expected: str, fix: str, code: str) -> DataE
     return DataError(Problem(found, shown(path), expected, fix, code))
 
 
+def lossy_mask(path: Path, name: str) -> DataError:
+    """The error for a mask in a format that changes values."""
+    found = f"a mask stored as {name}, which changes label values"
+    return refused(path, found, "a lossless PNG or TIFF", "export the masks again as PNG", "E09")
+
+
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """Turns whatever a decoder raises on damaged bytes into one `DataError`."""
@@ -92,7 +100,7 @@ def decoding(path: Path) -> Iterator[None]:
         raise refused(
             path,
             f"damaged or truncated: {reason}",
-            "a complete PNG, TIFF or JPEG file",
+            "a complete file",
             "copy or export the file again, or remove it",
             "F01",
         ) from error

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from . import dicom, dicom_series, metaimage, nifti, nrrd
+from .arrays import open_hdf5, open_npy
+from .bitmap import open_bmp, open_pnm
 from .codecs import Stored, refused
 from .raster import open_jpeg, open_png
 from .tiff import open_tiff
+from .web import open_gif, open_webp
+from .zarrs import is_zarr, open_zarr
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,52 @@ FORMATS = (
         folder=True,
         labels=".nii.gz",
     ),
+    Format("BMP", (".bmp",), lambda path, limit, mask: open_bmp(path, limit), (b"BM",), labels=".png"),
+    Format("GIF", (".gif",), lambda path, limit, mask: open_gif(path, limit), (b"GIF8",), labels=".png"),
+    Format(
+        "WebP",
+        (".webp",),
+        lambda path, limit, mask: open_webp(path, limit, mask=mask),
+        told=lambda path, head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+        labels=".png",
+    ),
+    Format(
+        "PNM",
+        (".pgm", ".ppm"),
+        lambda path, limit, mask: open_pnm(path, limit),
+        (b"P5", b"P6"),
+        labels=".png",
+    ),
+    Format(
+        "NumPy",
+        (".npy",),
+        lambda path, limit, mask: open_npy(path, limit, mask=mask),
+        (b"\x93NUMPY",),
+    ),
+    Format(
+        "HDF5",
+        (".h5", ".hdf5"),
+        lambda path, limit, mask: open_hdf5(path, limit, mask=mask),
+        (b"\x89HDF\r\n\x1a\n",),
+        labels=".tif",
+    ),
+    Format(
+        "Zarr",
+        (".zarr", ".ome.zarr"),
+        lambda path, limit, mask: open_zarr(path, limit, mask=mask),
+        told=lambda path, head: is_zarr(path),
+        folder=True,
+        labels=".tif",
+    ),
 )
 
 IMAGE_SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
 
 _REFUSED_SIGNATURES = (
-    (b"GIF8", "GIF"),
-    (b"BM", "BMP"),
-    (b"\x93NUMPY", "a NumPy array"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"P2", "a PGM as text"),
+    (b"P3", "a PPM as text"),
+    (b"\x80", "a Python pickle, which is never opened"),
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "a zip archive"),
     (b"%PDF", "PDF"),
@@ -173,8 +215,8 @@ def _guess(head: bytes) -> str:
         return "HTML, a web page saved under an image's name"
     if text.startswith((b"{", b"[")):
         return "JSON"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
+    if head[4:12] in (b"ftypavif", b"ftypheic"):
+        return "AVIF or HEIC"
     if not any(head):
         return "nothing but zero bytes"
     return "no image format known here"

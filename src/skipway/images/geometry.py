@@ -23,3 +23,24 @@ class Geometry:
     unit: str = ""
     affine: Affine | None = None
     header: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+_UNITS = {
+    "µm": ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"),
+    "nm": ("nm", "nanometer", "nanometre"),
+    "mm": ("mm", "millimeter", "millimetre"),
+    "cm": ("cm", "centimeter", "centimetre"),
+    "m": ("m", "meter", "metre"),
+    "Å": ("å", "angstrom"),
+    "inch": ("in", "inch"),
+}
+
+
+def unit_of(text: str) -> str:
+    """The unit a file means, in one spelling; "" for pixels and for what is no length.
+
+    >>> unit_of("micron"), unit_of("Millimeter"), unit_of("pixel")
+    ('µm', 'mm', '')
+    """
+    word = text.strip().strip("\0").casefold()
+    return next((unit for unit, words in _UNITS.items() if word in words), "")

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,15 +18,21 @@ _PNG_KINDS = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey", 2), 
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
-class _Cached:
-    """Pixels of a file that decodes only as a whole; one decoding while it is open."""
+class Cached:
+    """Pixels of a file that decodes only as a whole; one decoding while it is open.
 
-    def __init__(self, path: Path, data: bytes, deep: bool, png: bool) -> None:
-        self._path, self._data, self._deep, self._png = path, data, deep, png
+    Args:
+        path: The file, for errors.
+        load: Gives its pixels, (H, W) or (H, W, C).
+    """
+
+    def __init__(self, path: Path, load: Callable[[], NDArray[Any]]) -> None:
+        self._path, self._load = path, load
         self._pixels: NDArray[Any] | None = None
         self._lock = Lock()
 
     def decode(self, page: int, box: Box) -> NDArray[Any]:
+        """The pixels of a box, (C, h, w)."""
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._whole()
@@ -33,29 +40,31 @@ class _Cached:
         return self._pixels[:, top:bottom, left:right]
 
     def close(self) -> None:
+        """Frees the pixels."""
         self._pixels = None
 
     def _whole(self) -> NDArray[Any]:
         with decoding(self._path):
-            if self._deep:
-                import imagecodecs  # Pillow narrows 16-bit colour to 8 bits without a word
-
-                array = imagecodecs.png_decode(self._data)
-            else:
-                image = _pillow(self._data, png=self._png)
-                image.load()
-                array = np.asarray(image)
+            array = self._load()
         if array.dtype == bool:
             array = array.astype(np.uint8)
         return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
 
-def _pillow(data: bytes, *, png: bool) -> Any:
-    """The one plug-in that is meant, without the guessing and the global pixel limit of `Image.open`."""
-    from PIL import JpegImagePlugin, PngImagePlugin
+def _png_pixels(data: bytes, deep: bool) -> NDArray[Any]:
+    if deep:
+        import imagecodecs  # Pillow narrows 16-bit colour to 8 bits without a word
 
-    stream = io.BytesIO(data)
-    return PngImagePlugin.PngImageFile(stream) if png else JpegImagePlugin.JpegImageFile(stream)
+        return np.asarray(imagecodecs.png_decode(data))
+    from PIL import PngImagePlugin
+
+    return loaded(PngImagePlugin.PngImageFile(io.BytesIO(data)))
+
+
+def loaded(image: Any) -> NDArray[Any]:
+    """Pixels of an open Pillow image: made by the one plug-in that is meant, without `Image.open` guessing."""
+    image.load()
+    return np.asarray(image)
 
 
 def open_png(path: Path, max_pixels: int) -> Stored:
@@ -74,7 +83,7 @@ def open_png(path: Path, max_pixels: int) -> Stored:
     within_budget(path, (height, width), channels, max_pixels, "an image")
     if b"acTL" in chunks and chunks[b"acTL"][:4] > b"\0\0\0\1":
         raise refused(path, "an animated PNG", "one picture a file", "save its frames as a TIFF stack", "C22")
-    pixels = _Cached(path, data, deep=depth == 16, png=True)
+    pixels = Cached(path, lambda: _png_pixels(data, deep=depth == 16))
     return Stored(
         format="PNG",
         pages=1,
@@ -128,7 +137,7 @@ def _png_orientation(path: Path, chunks: dict[bytes, bytes]) -> int:
     with decoding(path):
         exif = Image.Exif()
         exif.load(b"Exif\0\0" + chunks[b"eXIf"])
-        return _legal_orientation(exif.get(_ORIENTATION, 1))
+        return exif_orientation(exif)
 
 
 def _png_palette(path: Path, chunks: dict[bytes, bytes]) -> NDArray[np.uint8]:
@@ -142,16 +151,18 @@ def open_jpeg(path: Path, max_pixels: int) -> Stored:
     Raises:
         DataError: damaged header, CMYK, or too large.
     """
+    from PIL import JpegImagePlugin
+
     data = file_bytes(path)
     with decoding(path):
-        image = _pillow(data, png=False)
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         width, height = image.size
-        orientation = _legal_orientation(image.getexif().get(_ORIENTATION, 1))
+        orientation = exif_orientation(image.getexif())
     channels = {"L": 1, "RGB": 3}.get(image.mode)
     if channels is None:
         raise refused(path, f"{image.mode} colours", "grey or RGB", "convert it to RGB", "D07")
     within_budget(path, (height, width), channels, max_pixels, "an image")
-    pixels = _Cached(path, data, deep=False, png=False)
+    pixels = Cached(path, lambda: loaded(JpegImagePlugin.JpegImageFile(io.BytesIO(data))))
     return Stored(
         format="JPEG",
         pages=1,
@@ -166,6 +177,7 @@ def open_jpeg(path: Path, max_pixels: int) -> Stored:
     )
 
 
-def _legal_orientation(code: Any) -> int:
+def exif_orientation(exif: Any) -> int:
     """EXIF code 1…8; anything else means upright."""
+    code = exif.get(_ORIENTATION, 1)
     return int(code) if isinstance(code, int) and 1 <= code <= 8 else 1

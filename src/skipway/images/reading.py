@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipway.errors import UsageError
 
-from .codecs import MAX_PIXELS, Box, Stored, decoding, refused
+from .codecs import MAX_PIXELS, Box, Stored, decoding, lossy_mask, refused
 from .formats import FORMATS, identify, suffix_of
 from .geometry import Geometry
 
@@ -48,6 +48,7 @@ class ImageFile:
         palette: (N, 3) colours of a palette mask, else None.
         notes: What the policy did that a user should hear.
         geometry: Where the pixels lie, where the file says so.
+        nodata: Value of pixels that were never measured, where the file says so.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class ImageFile:
     palette: NDArray[Any] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
     geometry: Geometry | None = field(default=None, compare=False)
+    nodata: float | None = None
     _stored: Stored = field(repr=False, compare=False, kw_only=True)
     _finish: _Finish = field(repr=False, compare=False, kw_only=True)
 
@@ -147,13 +149,7 @@ def open_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """
     form = identify(path)
     if form.lossy:
-        raise refused(
-            path,
-            f"a mask stored as {form.name}, which changes label values",
-            "a lossless PNG or TIFF",
-            "export the masks again as PNG",
-            "E09",
-        )
+        raise lossy_mask(path, form.name)
     stored = form.open(path, max_pixels, True)
     try:
         notes = _notes(path, stored)
@@ -206,7 +202,7 @@ def composed(
     said = tuple(dict.fromkeys((*(note for file in files for note in file.notes), *notes)))
     whole = Stored(
         first.format, first.pages, channels, size or first.size, dtype, "", dtype.itemsize * 8, stored, close,
-        geometry=first.geometry,
+        geometry=first.geometry, nodata=first.nodata,
     )  # fmt: skip
     return _file(first.path, whole, channels, dtype, _as_stored, list(said), None)
 
@@ -234,10 +230,21 @@ def _file(
         stored.format,
         palette,
         tuple(notes),
-        stored.geometry,
+        _upright(stored),
+        stored.nodata,
         _stored=stored,
         _finish=finish,
     )
+
+
+def _upright(stored: Stored) -> Geometry | None:
+    """The geometry after orientation; a place on the earth does not survive a turn."""
+    if stored.geometry is None or stored.orientation == 1:
+        return stored.geometry
+    spacing = stored.geometry.spacing
+    if _TURNS[stored.orientation][0]:
+        spacing = (*spacing[:-2], spacing[-1], spacing[-2])
+    return Geometry(spacing, stored.geometry.unit)
 
 
 def _notes(path: Path, stored: Stored) -> list[str]:

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .axes import Axes, named
 from .codecs import MAX_CHANNELS, Box, Stored, decoding, refused, within_budget
+from .tiff_tags import geometry_of, nodata_of
 
 CACHE_BYTES = 64 * 1024**2
 """Decoded strips and tiles kept for the next window."""
@@ -20,30 +21,6 @@ _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _JPEG_COMPRESSIONS = frozenset((6, 7, 33007, 34892))
 _ORIENTATION_TAG = 274
 _SILENT = logging.NullHandler()
-
-
-@dataclass(frozen=True)
-class _Axes:
-    """Which axis of a TIFF series means what.
-
-    Attributes:
-        names: One letter an axis, such as "ZCYX".
-        shape: Length of each.
-        page: Letter of the axis that counts pages, "" for one page.
-        channel: Letter of the channel axis, "" for one channel.
-    """
-
-    names: str
-    shape: tuple[int, ...]
-    page: str
-    channel: str
-
-    def length(self, name: str) -> int:
-        return self.shape[self.names.index(name)] if name else 1
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.length("Y"), self.length("X")
 
 
 def open_tiff(path: Path, max_pixels: int, *, mask: bool) -> Stored:
@@ -111,42 +88,33 @@ def _supported(path: Path, keyframe: Any) -> None:
         raise refused(path, f"{keyframe.dtype} pixels", "integers or floats", "save the magnitude", "C06")
 
 
-def _axes(path: Path, names: str, shape: tuple[int, ...], *, mask: bool) -> _Axes:
+def _axes(path: Path, names: str, shape: tuple[int, ...], *, mask: bool) -> Axes:
     """Reads the axes; whatever could mean two things is refused.
 
     Raises:
         DataError: channels along two axes, more than one page axis, or a short axis without a name.
     """
+    axes = named(path, names, shape)
     text = f"axes {names} of {' × '.join(map(str, shape))}"
     again = (
         "save it again with its axes named (tifffile: metadata={'axes': 'ZYX'} or 'CYX'; Fiji: a hyperstack)"
     )
-    lengths = dict(zip(names, shape, strict=True)) if len(set(names)) == len(names) else None
-    if lengths is None:
-        raise refused(path, text, "one axis of pages at most", again, "B17")
-    channel = [a for a in names if a in "CS" and lengths[a] > 1]
-    page = [a for a in names if a not in "CSYX" and lengths[a] > 1]
-    if len(channel) > 1:
-        raise refused(path, f"{text}: channels twice", "C or S", "save it with one channel axis", "B16")
-    if len(page) > 1:
-        raise refused(
-            path, text, "one axis beside Y, X and channels", "save one position of the others", "B18"
-        )
-    unnamed = lengths.get("Q", 0)
-    if not mask and not channel and 2 <= unnamed <= 4:
+    unnamed = axes.length("Q") if "Q" in names else 0
+    if not mask and not axes.channel and 2 <= unnamed <= 4:
         raise refused(
             path, f"{text}: {unnamed} pages or {unnamed} channels", "axes with a name", again, "B16"
         )
-    if unnamed >= 16 and lengths["X"] <= 4:
+    if unnamed >= 16 and axes.length("X") <= 4:
         raise refused(path, f"{text}: columns or channels last", "axes with a name", again, "B16")
-    return _Axes(names, shape, page[0] if page else "", channel[0] if channel else "")
+    return axes
 
 
-def _stored(path: Path, file: Any, series: Any, axes: _Axes, max_pixels: int) -> Stored:
+def _stored(path: Path, file: Any, series: Any, axes: Axes, max_pixels: int) -> Stored:
     keyframe = series.keyframe
     channels = axes.length(axes.channel)
     if channels > MAX_CHANNELS:
         within_budget(path, (1, 1), channels, max_pixels, "")
+    geometry, nodata = geometry_of(file, keyframe, axes), nodata_of(keyframe)
     pixels = _source(path, file, series, axes, max_pixels)
     dtype = np.dtype(np.uint8) if series.dtype == bool else np.dtype(series.dtype).newbyteorder("=")
     photometric = int(keyframe.photometric)
@@ -170,6 +138,8 @@ def _stored(path: Path, file: Any, series: Any, axes: _Axes, max_pixels: int) ->
         orientation=_orientation(keyframe),
         palette=_palette(keyframe) if colour == "palette" else None,
         notes=tuple(notes),
+        geometry=geometry,
+        nodata=nodata,
     )
 
 
@@ -177,7 +147,7 @@ def _colour(channels: int) -> str:
     return {1: "grey", 3: "RGB", 4: "4-channel"}.get(channels, f"{channels}-channel")
 
 
-def _alpha(keyframe: Any, axes: _Axes) -> int | None:
+def _alpha(keyframe: Any, axes: Axes) -> int | None:
     if axes.channel != "S":
         return None
     extra = [int(kind) for kind in keyframe.extrasamples]
@@ -201,7 +171,7 @@ def _palette(keyframe: Any) -> NDArray[Any]:
 
 
 def _source(
-    path: Path, file: Any, series: Any, axes: _Axes, max_pixels: int
+    path: Path, file: Any, series: Any, axes: Axes, max_pixels: int
 ) -> "_Mapped | _Segments | _Whole":
     keyframe = series.keyframe
     if any(page is not None and page.parent is not file for page in series.pages):
@@ -217,21 +187,10 @@ def _source(
     return _Whole(path, file, series, axes, max_pixels)
 
 
-def _pick(array: NDArray[Any], axes: _Axes, page: int, box: Box) -> NDArray[Any]:
-    """One page of an array with all axes, as (C, h, w)."""
-    window: dict[str, Any] = {"Y": slice(*box[0]), "X": slice(*box[1]), axes.page: page}
-    window[axes.channel] = slice(None)
-    part = array[tuple(window.get(name, 0) for name in axes.names)]
-    kept = [name for name in axes.names if name in ("Y", "X") or (name == axes.channel and name)]
-    order = [kept.index(name) for name in (axes.channel, "Y", "X") if name]
-    part = part.transpose(order)
-    return part if axes.channel else part[None]
-
-
 class _Mapped:
     """Uncompressed pixels in one run of bytes: a memory map."""
 
-    def __init__(self, path: Path, file: Any, series: Any, axes: _Axes) -> None:
+    def __init__(self, path: Path, file: Any, series: Any, axes: Axes) -> None:
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         have, need = path.stat().st_size, series.dataoffset + math.prod(series.shape) * dtype.itemsize
         if need > have:
@@ -241,7 +200,7 @@ class _Mapped:
         file.close()
 
     def decode(self, page: int, box: Box) -> NDArray[Any]:
-        part = _pick(self._map, self._axes, page, box)
+        part = self._axes.pick(self._map, page, box)
         return part.astype(part.dtype.newbyteorder("="))
 
     def close(self) -> None:
@@ -251,7 +210,7 @@ class _Mapped:
 class _Whole:
     """Layouts that cannot be cut page by page: decoded once, within the budget."""
 
-    def __init__(self, path: Path, file: Any, series: Any, axes: _Axes, max_pixels: int) -> None:
+    def __init__(self, path: Path, file: Any, series: Any, axes: Axes, max_pixels: int) -> None:
         within_budget(path, (math.prod(series.shape), 1), 1, max_pixels, "a stack")
         self._file, self._series, self._axes, self._lock = file, series, axes, Lock()
         self._pixels: NDArray[Any] | None = None
@@ -260,7 +219,7 @@ class _Whole:
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._series.asarray()
-        part = _pick(self._pixels, self._axes, page, box)
+        part = self._axes.pick(self._pixels, page, box)
         return part.astype(np.uint8) if part.dtype == bool else part
 
     def close(self) -> None:
@@ -271,7 +230,7 @@ class _Whole:
 class _Segments:
     """Strips or tiles, decoded when a window touches them, the last ones kept."""
 
-    def __init__(self, path: Path, file: Any, series: Any, axes: _Axes, max_pixels: int) -> None:
+    def __init__(self, path: Path, file: Any, series: Any, axes: Axes, max_pixels: int) -> None:
         keyframe = series.keyframe
         self._height, self._width = axes.size
         self._tiled = bool(keyframe.is_tiled)

@@ -46,7 +46,7 @@ def save_tiff(
 
     coloured = palette is not None and labels.dtype == np.uint8
     ome = to.name.lower().endswith((".ome.tif", ".ome.tiff"))
-    extra = placed(geometry, labels.dtype, "ZYX"[-labels.ndim :], ome=ome)
+    extra = placed(geometry, labels, ome=ome)
     if coloured and palette is not None:
         extra["colormap"] = _colours(palette).T.astype(np.uint16) * 257
     if labels.shape[-1] * labels.shape[-2] > _TILED_FROM:

@@ -20,6 +20,7 @@ from .codecs import shown
 from .formats import FORMATS, stem_of, suffix_of
 from .geometry import Geometry
 from .reading import open_mask
+from .tiff_tags import located
 from .writers import WRITERS, fits_png
 
 
@@ -73,7 +74,9 @@ def write_labels(
 
 
 @contextmanager
-def open_probabilities(path: Path, shape: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+def open_probabilities(
+    path: Path, shape: Sequence[int], *, geometry: Geometry | None = None
+) -> Iterator[NDArray[np.float32]]:
     """A float32 TIFF to be filled region by region, so that memory never holds all of it.
 
     The file appears under its name when the block ends, and not at all when it ends in an error.
@@ -81,6 +84,7 @@ def open_probabilities(path: Path, shape: Sequence[int]) -> Iterator[NDArray[np.
     Args:
         path: `.tif` or `.tiff`.
         shape: (K, H, W), or (P, K, H, W) for the pages of a stack; stored with axes CYX and ZCYX.
+        geometry: Where the pixels lie, kept as far as tags can.
 
     Yields:
         The pixels, mapped from the file. Shape `shape`, zeros to begin with; not to be used after the block.
@@ -94,7 +98,7 @@ def open_probabilities(path: Path, shape: Sequence[int]) -> Iterator[NDArray[np.
     hidden = _hidden(path)
     try:
         with _told(path):
-            array = _mapped(path, hidden, tuple(shape))
+            array = _mapped(path, hidden, tuple(shape), geometry)
         yield array
         with _told(path):
             array.flush()
@@ -103,15 +107,17 @@ def open_probabilities(path: Path, shape: Sequence[int]) -> Iterator[NDArray[np.
         hidden.unlink(missing_ok=True)
 
 
-def _mapped(path: Path, hidden: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
+def _mapped(
+    path: Path, hidden: Path, shape: tuple[int, ...], geometry: Geometry | None
+) -> "np.memmap[Any, np.dtype[np.float32]]":
     """A TIFF of zeros, mapped for writing."""
     import tifffile
 
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden.unlink(missing_ok=True)
-    axes = {"axes": "ZCYX"[-len(shape) :]}
+    where = located(geometry, "ZCYX"[-len(shape) :])
     array = tifffile.memmap(
-        hidden, shape=shape, dtype=np.float32, photometric="minisblack", planarconfig=None, metadata=axes
+        hidden, shape=shape, dtype=np.float32, photometric="minisblack", planarconfig=None, **where
     )
     _reserve(hidden)
     return array

@@ -221,7 +221,9 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
         predictor.check(image)
         maps = None
         if job.probabilities is not None:
-            maps = stack.enter_context(open_probabilities(job.probabilities, _shape(predictor, image)))
+            shape = _shape(predictor, image)
+            writer = open_probabilities(job.probabilities, shape, geometry=image.geometry)
+            maps = stack.enter_context(writer)
         for unit in predictor.units(image):
             into = None if maps is None else _part(maps, unit, predictor.ndim)
             found = predictor.predict_pages(
