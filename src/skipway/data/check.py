@@ -16,13 +16,14 @@ from skipway.data.agreement import copied_masks, unequal
 from skipway.data.alignment import fit
 from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
+from skipway.data.places import place_problems
 from skipway.data.records import FileRecord
 from skipway.data.scan import Found, Scan, scan
 from skipway.data.sketch import Grey, Sketcher, step_of, thinned, thumbnail
 from skipway.data.suspicions import LEVELS, Suspicion, suspicions
 from skipway.data.values import MaskValues, coding_problems, seams, summarise
 from skipway.errors import DataError, Problem
-from skipway.images import ImageFile, shown
+from skipway.images import CONVERTED, ImageFile, shown
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,10 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         found.problems += error.problems
     if image.size != mask.size:
         found.problems.append(_size_problem(pair, image, mask))
+    elif not pair.image.page:  # once a file
+        found.problems += place_problems(
+            str(pair.image.whole), image.geometry, str(pair.mask.whole), mask.geometry
+        )
     if seen is None or values is None or labels is None or found.problems:
         return found
     step = step_of(image.size)
@@ -244,6 +249,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         thumbnail(seen.grey),
         fit(seen.grey, thinned(labels, step, seen.grey.shape), step, ignore),
         rings,
+        image.geometry.spacing if image.geometry is not None else (),
     )
     return found
 
@@ -266,7 +272,7 @@ def _measure(image: ImageFile, page: int) -> _Seen:
                 first = first or (rows.start + int(y), int(x))
                 broken += int(strange.sum())
                 continue
-            if len(levels) <= LEVELS:
+            if len(levels) <= LEVELS and image.format not in CONVERTED:
                 levels.update(np.unique(band[:, :: small.step, :: small.step])[: LEVELS + 1].tolist())
         low = np.minimum(low, band.min(axis=(1, 2)))
         high = np.maximum(high, band.max(axis=(1, 2)))

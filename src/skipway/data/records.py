@@ -34,6 +34,7 @@ class FileRecord:
         thumbnail: See `sketch.thumbnail`.
         fit: How well the mask lies on the image; None where it cannot be told.
         rings: Mask values that are only seams, one pixel wide, between lower and higher values.
+        spacing: Size of a pixel along (Z, Y, X) or (Y, X), where the image says so.
     """
 
     name: str
@@ -54,6 +55,7 @@ class FileRecord:
     thumbnail: str = field(default="", repr=False)
     fit: Fit | None = None
     rings: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

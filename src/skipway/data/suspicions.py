@@ -11,6 +11,7 @@ from skipway.data import alignment, duplicates
 from skipway.data.agreement import bulk
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
+from skipway.data.places import mixed_spacing
 from skipway.data.records import FileRecord, groups, some_of
 from skipway.data.sketch import Grey, sketch, step_of, thinned
 from skipway.images import shown
@@ -52,6 +53,7 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
     """
     background = labels.values[0]
     yield from _reading(records)
+    yield from _sizes(records)
     yield from _values(records)
     yield from _empty(records, background, labels.ignore)
     yield from _copies(records)
@@ -81,6 +83,13 @@ def _reading(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
         code = next((code for words, code in _NOTES if words in text), "B00")
         line = f"{', '.join(file for file, _ in seen[:3])}{more}: {text}"
         yield Suspicion(code, line, tuple(name for _, name in seen))
+
+
+def _sizes(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
+    """Volumes whose voxels differ in size."""
+    text = mixed_spacing([record.spacing for record in records])
+    if text is not None:
+        yield Suspicion("G08", text, ())
 
 
 def _values(records: Sequence[FileRecord]) -> Iterator[Suspicion]:

@@ -135,6 +135,7 @@ def save_metaimage(
     """A packed `.mha` of labels where the image was."""
     import zlib
 
+    labels = labels[None] if labels.ndim == 2 and geometry is not None and geometry.affine else labels
     spacing, directions, origin = to_lps(geometry, labels.ndim)
     stored = np.ascontiguousarray(labels).astype(labels.dtype.newbyteorder("<"))
     kind = next(name for name, code in _TYPES.items() if np.dtype(code) == labels.dtype.newbyteorder("="))

@@ -142,6 +142,7 @@ def save_nrrd(
         import nrrd
     except ImportError as error:
         raise needed("pynrrd", "medical", "NRRD") from error
+    labels = labels[None] if labels.ndim == 2 and geometry is not None and geometry.affine else labels
     spacing, directions, origin = to_lps(geometry, labels.ndim)
     header: dict[str, Any] = {"encoding": "gzip", "kinds": ["domain"] * labels.ndim}
     if geometry is not None and geometry.affine is not None and labels.ndim == 3:

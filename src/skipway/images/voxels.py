@@ -25,6 +25,9 @@ from .geometry import Geometry
 VOLUME = 5
 """Voxels of a packed volume that may be unpacked at once, in `max_pixels`: 512 × 512 × 1900 of a CT."""
 
+CONVERTED = frozenset(("NIfTI", "NRRD", "MetaImage", "DICOM", "DICOM series"))
+"""Formats whose grey images become float32 whatever they are stored in; see `scaled`."""
+
 _DENSEST = 1032
 """Bytes that one byte of deflate can become at most."""
 
