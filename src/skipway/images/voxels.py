@@ -222,13 +222,13 @@ def volume(
     Raises:
         DataError: see `within_file`; numbers of a kind that no image has.
     """
-    within_file(layout, max_pixels)
     channels, depth, height, width = layout.shape
     if layout.dtype.kind not in "iuf" or layout.dtype.itemsize > 8:
         found = f"voxels of type {layout.dtype.name}"
         raise refused(
             layout.path, found, "whole numbers or floats", "export it as numbers of one kind", "C06"
         )
+    within_file(layout, max_pixels)
     voxels = Voxels(layout)
     if layout.inner:
         dtype, finish = layout.dtype.newbyteorder("="), lambda pixels: pixels
