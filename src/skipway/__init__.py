@@ -11,13 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skipway.api import Predictor, Trained, load, train
+    from skipway.doctor import Findings, check
     from skipway.evaluation import Evaluation, evaluate
     from skipway.pruning import Pruned, prune
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Predictor", "Pruned", "Trained", "evaluate", "load", "prune", "train"]
+__all__ = [
+    "Evaluation",
+    "Findings",
+    "Predictor",
+    "Pruned",
+    "Trained",
+    "check",
+    "evaluate",
+    "load",
+    "prune",
+    "train",
+]
 
-_HOMES = {"Evaluation": "evaluation", "evaluate": "evaluation", "Pruned": "pruning", "prune": "pruning"}
+_HOMES = {
+    "Evaluation": "evaluation",
+    "Findings": "doctor",
+    "Pruned": "pruning",
+    "check": "doctor",
+    "evaluate": "evaluation",
+    "prune": "pruning",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from skipway.devices import resolve_device
-from skipway.errors import Interrupted, Problem, UsageError
+from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
 from skipway.plan import Request
 from skipway.predict.files import FileOptions, Summary, predict_files
@@ -206,7 +206,15 @@ def train_run(
     )
     require_outside(output, images, masks)
     run = claim(output, asked)
-    checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
+    checked = check_data(
+        images,
+        masks,
+        task=task,
+        suffix=suffix,
+        ignore=ignore,
+        progress=lambda done, of: event({"event": "file", "name": "pairs checked", "done": done, "of": of}),
+        before=_seen(run),
+    )
     prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
@@ -216,6 +224,7 @@ def train_run(
         run.sweep()
         fresh = prepared.split.warnings
         prepared, changed = stored(run, prepared, asked, where)
+        run.write("check", dict(checked.seen))
         lines = described(checked, prepared, _parameters(prepared), where)
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
@@ -236,6 +245,15 @@ def train_run(
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
+
+
+def _seen(run: Run) -> Mapping[str, Any]:
+    """What the check of an earlier start saw; it only saves time, so a damaged file counts as none."""
+    try:
+        seen = run.read("check")
+    except SkipwayError:
+        return {}
+    return seen if isinstance(seen, dict) else {}
 
 
 def seconds(text: str | float) -> float:

@@ -14,6 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import ETAS, LOSSES
 from skipway.models import BUILDERS, arguments, published_classes, sketch, strangers, unknown
+from skipway.models.anisotropy import settled
 from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
@@ -249,13 +250,16 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
     """Arguments of the builder: the published ones, but for what the data, the machine and the user ask.
 
     Two classes get the head that the network was published with, one sigmoid channel or two softmax ones. A network
-    of volumes takes two axes where the data are no stacks.
+    of volumes takes two axes where the data are no stacks, and one that takes either takes three where the images
+    have a third axis in space; thick slices change its strides, see `models.anisotropy`.
     """
     known, asked = arguments(model), request.asked
     classes = 1 if values == 2 and published_classes(model) == 1 else values
     config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
     if known.get("ndim") == 3 and data.slices == 1:
         config["ndim"] = 2
+    if "ndim" in known and data.volumes and not asked.get("backbone"):
+        config["ndim"] = 3
     flat = {**known, **config, **asked}.get("ndim", 2) == 2
     if "width" in known and "width" not in asked:
         config["width"] = (
@@ -267,7 +271,8 @@ def _config(model: str, request: Request, data: Fingerprint, values: int, *, nar
         config |= {"norm": "batch", "dropout": 0.0}
     if "supervised" in known:
         config["supervised"] = True
-    return config | asked
+    config |= asked
+    return config | settled(known, config, data.spacing if data.volumes else None)
 
 
 def _width(model: str, *, narrow: bool, flat: bool) -> int:

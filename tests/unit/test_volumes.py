@@ -1,339 +1,304 @@
-"""Networks of three axes through the commands: pages stay the unit of the data, the network sees volumes."""
+"""Volumes: each format read equal to a second library, written where the image was, refused where damaged."""
 
+import gzip
+import struct
+import zlib
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
-import torch
-from test_plan import geometry, looks, planned
-from test_resume import stop_and_go_on
-from tifffile import TiffFile, imread, imwrite
-from toys import digest, one_thread, skipway, start, strays
+import SimpleITK as sitk  # noqa: N813
 
-from skipway import api
-from skipway.data.fingerprint import Normalisation
-from skipway.data.layouts import Pair, Source, find_pairs, volumes
-from skipway.images import open_image
-from skipway.plan import Request
-from skipway.predict.pixels import seen
-from skipway.runs import Run
-from skipway.tasks import make_task
-from skipway.training.dataset import TrainingSet
-from skipway.training.prepare import Prepared
+from skipway.errors import EnvironmentFault
+from skipway.images import open_image, open_mask, output_name, write_labels
+from skipway.images.voxels import CONVERTED
 
-SMALL = ["--set", "ndim=3", "--width", 2, "--depth", 2, "--patch", 16, "--batch", 2, "--device", "cpu"]
-SMALL += ["--loss", "weighted-ce-dice", "--task", "objects"]
+RNG = np.random.default_rng(4)
+OBLIQUE = np.array([[0.6, 0.8, 0, -17.3], [-0.8, 0.6, 0, 40.25], [0, 0, 1, 3.7], [0, 0, 0, 1.0]]) @ np.diag(
+    [0.7, 0.8, 2.5, 1.0]
+)
+"""x, y and z of a slanted volume, in RAS."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _threads():
-    before = torch.get_num_threads()
-    one_thread()
-    yield
-    torch.set_num_threads(before)
+def pages(file):
+    return np.stack([file.read(page) for page in range(file.pages)])
 
 
-def balls(size, n=9, seed=0):
-    """A noisy stack (uint16) of bright balls of radius 3 to 5, and their ids."""
-    rng = np.random.default_rng(seed)
-    grid = np.indices(size)
-    ids = np.zeros(size, np.uint16)
-    for number in range(1, n + 1):
-        centre = [rng.uniform(2, side - 3) for side in size]
-        distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)))
-        ids[(distance < rng.uniform(3, 5)) & (ids == 0)] = number
-    image = rng.normal(100, 8, size) + 90 * (ids > 0)
-    return image.astype(np.uint16), ids
+def save(path, array, affine=OBLIQUE, kind=nibabel.Nifti1Image, **header):
+    """An array (X, Y, Z, …) as NIfTI, without skipway."""
+    image = kind(array, affine, dtype=array.dtype)
+    for key, value in header.items():
+        image.header[key] = value
+    nibabel.save(image, path)
+    return path
 
 
-def draw_stacks(folder, *sizes):
-    """Twin folders of stacks, one a size."""
-    for number, size in enumerate(sizes):
-        for name, array in zip(("images", "masks"), balls(size, seed=number), strict=True):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            imwrite(folder / name / f"s{number}.tif", array, metadata={"axes": "ZYX"})
-    return folder
+def itk_affine(image):
+    found = np.eye(4)
+    found[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    found[:3, 3] = image.GetOrigin()
+    return np.diag([-1, -1, 1, 1]) @ found
 
 
-def train(data, run, *words):
-    code, out, err = skipway("train", data / "images", data / "masks", "-o", run, *SMALL, *words)
-    assert code == 0, err
-    return out, err
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "u2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_nifti_is_what_nibabel_reads_slice_by_slice(tmp_path, suffix, dtype, kind):
+    array = RNG.integers(0, 100, (5, 6, 7)).astype(dtype)
+    image = kind(array, OBLIQUE, kind.header_class(endianness=">" if dtype[0] == ">" else "<"))
+    image.set_data_dtype(dtype)
+    nibabel.save(image, tmp_path / f"a{suffix}")
+    again = nibabel.load(tmp_path / f"a{suffix}")
+    with open_image(tmp_path / f"a{suffix}") as file:
+        assert (file.pages, file.channels, file.size, file.dtype) == (7, 1, (6, 5), np.float32)
+        assert np.array_equal(pages(file)[:, 0], again.get_fdata().transpose(2, 1, 0))
+        assert np.array_equal(file.read(3, (slice(1, 4), slice(2, 5)))[0], array[2:5, 1:4, 3].T)
+        assert np.array_equal(file.geometry.affine, again.affine)
+        assert file.geometry.spacing == pytest.approx((2.5, 0.8, 0.7))
+        assert file.geometry.unit == ""
+    with open_mask(tmp_path / f"a{suffix}") as mask:
+        assert mask.dtype.kind == ("i" if dtype in ("f4", "f8") else np.dtype(dtype).kind)
+        assert np.array_equal(pages(mask)[:, 0], array.transpose(2, 1, 0))
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    """One stack of 20 slices, 33 × 40 pixels."""
-    return draw_stacks(tmp_path_factory.mktemp("stack"), (20, 33, 40))
+def test_slope_and_intercept_are_applied(tmp_path):
+    path = save(tmp_path / "ct.nii", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<2f", data, 112, 2.5, -1024)
+    path.write_bytes(data)
+    with open_image(path) as file:
+        assert np.array_equal(pages(file)[:, 0], nibabel.load(path).get_fdata().transpose(2, 1, 0))
+        assert file.read(0).min() == -1024
 
 
-@pytest.fixture(scope="module")
-def trained(stack, tmp_path_factory):
-    """A run on that stack, and what the command said."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    return run, train(stack, run, "--steps", 12)
+def test_a_fourth_axis_is_channels_of_an_image_and_refused_in_a_mask(tmp_path, refused):
+    array = RNG.integers(0, 9, (5, 6, 7, 2)).astype(np.uint8)
+    path = save(tmp_path / "a.nii.gz", array)
+    with open_image(path) as file:
+        assert "fourth axis of 2" in file.notes[0]
+        assert np.array_equal(pages(file), array.transpose(2, 3, 1, 0))
+    with refused("four axes", code="G06"):
+        open_mask(path)
+    single = save(tmp_path / "b.nii.gz", array[..., :1])
+    with open_mask(single) as mask:
+        assert np.array_equal(pages(mask)[:, 0], array[..., 0].transpose(2, 1, 0))
 
 
-def pages(name, *numbers, mask=None):
-    other = mask or f"{name}-mask"
-    return [Pair(f"{name}#{k:03d}", Source(Path(name), k), Source(Path(other), k)) for k in numbers]
+def test_colours_of_nifti(tmp_path):
+    array = RNG.integers(0, 255, (5, 6, 7, 3)).astype(np.uint8)
+    coloured = array.view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    with open_image(save(tmp_path / "a.nii", coloured)) as file:
+        assert (file.channels, file.dtype) == (3, np.uint8)
+        assert np.array_equal(pages(file), array.transpose(2, 3, 1, 0))
 
 
-def test_consecutive_pages_of_one_file_are_a_volume():
-    single = Pair("c", Source(Path("c")), Source(Path("d")))
-    pairs = [*pages("a", 0, 1, 2), *pages("b", 3, 4, 6), *pages("b", 7, mask="x"), single, single]
-    found = volumes(pairs, 3)
-    assert [v.name for v in found] == ["a#000…002", "b#003…004", "b#006", "b#007", "c", "c"]
-    assert [(str(v.image), str(v.mask), v.pages) for v in found[1:4]] == [
-        ("b", "b-mask", range(3, 5)),
-        ("b", "b-mask", range(6, 7)),
-        ("b", "x", range(7, 8)),
-    ]
-    assert [pair for v in found for pair in v.pairs] == pairs
+def header_of(path, offset, form, *values):
+    data = bytearray(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    struct.pack_into(form, data, offset, *values)
+    path.write_bytes(gzip.compress(bytes(data)) if path.suffix == ".gz" else bytes(data))
 
 
-def test_two_axes_see_every_page_alone():
-    pairs = pages("a", 0, 1, 2)
-    assert [v.pairs for v in volumes(pairs, 2)] == [(pair,) for pair in pairs]
-    assert volumes([], 2) == volumes([], 3) == ()
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("offset", "form", "values", "code"),
+    [
+        (42, "<3h", (30000, 30000, 30000), "F11"),  # sizes that the file cannot hold
+        (42, "<3h", (5, -6, 7), "F11"),
+        (42, "<h", (0,), "F11"),
+        (108, "<f", (1e9,), "F11"),  # voxels past the end
+        (108, "<f", (12,), "F11"),  # voxels inside the header
+        (108, "<f", (float("nan"),), "F01"),
+        (70, "<h", (32,), "C06"),  # complex numbers
+        (70, "<h", (12345,), "F01"),  # no such type
+        (80, "<f", (0.0,), "G07"),
+        (80, "<f", (-0.7,), "G07"),
+        (84, "<f", (float("nan"),), "G07"),
+        (280, "<4f", (0, 0, 0, 0), "G07"),  # an sform whose first row is nothing
+    ],
+)
+def test_headers_that_lie_are_refused_before_memory_is_taken(
+    tmp_path, refused, suffix, offset, form, values, code
+):
+    array = RNG.integers(0, 9, (5, 6, 7)).astype(np.int16)
+    path = save(tmp_path / f"a{suffix}", array)
+    open_image(path).close()  # the clean twin
+    header_of(path, offset, form, *values)
+    with refused("a.nii", code=code):
+        open_image(path)
 
 
-def test_a_window_of_a_volume_reads_its_pages_alone(stack, monkeypatch):
-    array = imread(stack / "images/s0.tif")
-    with open_image(stack / "images/s0.tif") as file:
-        pixels, (offset, scale) = seen(file, range(4, 15), 3, Normalisation())
-        read = []
-        honest = type(file).read
-        monkeypatch.setattr(
-            type(file), "read", lambda self, page, window: read.append(page) or honest(self, page, window)
-        )
-        window = (slice(2, 5), slice(7, 30), slice(0, 40))
-        assert np.array_equal(pixels.read(window), array[None, 6:9, 7:30])
-    assert pixels.shape == (1, 11, 33, 40)
-    assert read == [6, 7, 8]
-    whole = Normalisation().constants(array[None])
-    assert (offset.tolist(), scale.tolist()) == tuple(value.tolist() for value in whole)
+def test_a_packed_volume_is_held_to_a_limit_and_a_plain_one_is_not(tmp_path, refused):
+    array = np.zeros((50, 50, 50), np.uint8)
+    for name in ("a.nii.gz", "a.nii"):
+        save(tmp_path / name, array)
+    with refused("unpacked at once", code="F10"):
+        open_image(tmp_path / "a.nii.gz", max_pixels=20_000)
+    with open_image(tmp_path / "a.nii", max_pixels=20_000) as file:
+        assert not file.read(49).any()
 
 
-def test_part_of_a_stack_and_all_of_it_are_the_same_numbers(stack):
-    """Slices that grow brighter: what trains, what validates and what is predicted agree voxel by voxel."""
-    image = imread(stack / "images/s0.tif") * np.arange(1, 21, dtype=np.uint16)[:, None, None]
-    imwrite(stack / "bright.tif", image, metadata={"axes": "ZYX"})
-    prepared = checked(stack / "bright.tif", stack / "masks/s0.tif", {"ndim": 3})
-    sides = [
-        TrainingSet(pairs, prepared.task, prepared.normalisation, weighted=False, ndim=3)
-        for pairs in (prepared.split.train_pairs, prepared.split.val_pairs)
-    ]
-    assert [len(side) for side in sides] == [1, 1]
-    low, width = (v.reshape(1, 1, 1, 1) for v in Normalisation().constants(image[None]))
-    found = np.concatenate([side[0].image for side in sides], axis=1)
-    np.testing.assert_allclose(found, (image[None] - low) / width, rtol=1e-6, atol=1e-6)
+def test_damaged_voxels_are_found(tmp_path, refused):
+    path = save(tmp_path / "a.nii.gz", RNG.integers(0, 9999, (20, 20, 20)).astype(np.int16))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with refused(code="F01"), open_image(path) as file:
+        file.read()
+    broken = bytearray(whole)
+    broken[-6] ^= 1  # the checksum at its end
+    path.write_bytes(broken)
+    with refused(code="F01"), open_image(path) as file:
+        file.read()
+    path.write_bytes(whole)
+    with open_image(path) as file:
+        file.read()
 
 
-def checked(images, masks, options):
-    from skipway.training.prepare import check_data, prepare
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_what_itk_writes_is_read_equal(tmp_path, suffix, compressed, dtype):
+    array = RNG.integers(0, 100, (4, 5, 6)).astype(dtype)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetOrigin((17.3, -40.25, 3.7))
+    image.SetDirection((0.6, -0.8, 0, 0.8, 0.6, 0, 0, 0, 1))
+    sitk.WriteImage(image, tmp_path / f"a{suffix}", useCompression=compressed)
+    with open_image(tmp_path / f"a{suffix}") as file:
+        assert file.format in CONVERTED
+        assert np.array_equal(pages(file)[:, 0], array)
+        assert np.allclose(file.geometry.affine, itk_affine(image), rtol=0, atol=1e-12)
+        assert file.geometry.spacing == pytest.approx((2.5, 0.8, 0.7), abs=1e-12)
+    with open_mask(tmp_path / f"a{suffix}") as mask:
+        assert np.array_equal(pages(mask)[:, 0], array)
 
-    return prepare(
-        check_data(images, masks, task="objects", suffix=None),
-        Request(options=options),
-        val=None,
-        device=torch.device("cpu"),
-    )
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
+def test_colour_volumes_of_itk(tmp_path, suffix):
+    array = RNG.integers(0, 255, (4, 5, 6, 3)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), tmp_path / f"a{suffix}")
+    with open_image(tmp_path / f"a{suffix}") as file:
+        assert np.array_equal(pages(file), np.moveaxis(array, -1, 1))
 
 
-def test_a_sample_is_a_volume_with_target_and_weights_in_three_axes(stack):
-    _, ids = balls((20, 33, 40))
-    prepared = checked(stack / "images", stack / "masks", {"ndim": 3})
-    assert prepared.fingerprint.slices == 16
-    assert prepared.fingerprint.size(3) == (16, 33, 40)
-    task = make_task(prepared.labels, (1.0, 1.0), 0)
-    pairs = find_pairs(stack / "images", stack / "masks").pairs
-    sample = TrainingSet(pairs, task, Normalisation(), weighted=True, ndim=3)[0]
-    assert (sample.image.shape, sample.target.shape) == ((1, 20, 33, 40), (20, 33, 40))
-    assert np.array_equal(sample.target, task.target(ids))
-    assert np.array_equal(sample.weights, task.weights(ids))
-    by_slice = np.stack([task.target(page) for page in ids])
-    assert (sample.target <= by_slice).all(), "objects that touch through a slice are drawn apart as well"
-    assert (sample.target < by_slice).any()
+def test_a_header_names_no_file_elsewhere(tmp_path, refused):
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5, 6), np.uint8)), tmp_path / "in" / "a.mhd")
+    (tmp_path / "in" / "a.raw").rename(tmp_path / "a.raw")
+    header = (tmp_path / "in" / "a.mhd").read_text().replace("= a.raw", "= ../a.raw")
+    (tmp_path / "in" / "a.mhd").write_text(header)
+    with refused("../a.raw", code="F17"):
+        open_image(tmp_path / "in" / "a.mhd")
 
 
 @pytest.mark.parametrize(
-    ("size", "on_cpu", "patch", "batch"),
+    ("old", "new", "code"),
     [
-        ((100, 512, 512), True, (64, 64, 64), 2),
-        ((100, 512, 512), False, (96, 96, 96), 2),
-        ((31, 61, 57), True, (32, 64, 64), 2),
-        ((12, 1024, 1024), True, (16, 128, 128), 2),
-        ((1, 48, 48), True, (16, 48, 48), 7),
-        ((400, 20, 20), True, (256, 32, 32), 2),
+        (b"DimSize = 6 5 4", b"DimSize = 6 5 9", "F11"),
+        (b"DimSize = 6 5 4", b"DimSize = 6 5 x", "F01"),
+        (b"ElementSpacing = 1 1 1", b"ElementSpacing = 0 1 1", "G07"),
+        (b"ElementType = MET_UCHAR", b"ElementType = MET_OTHER", "F01"),
+        (b"NDims = 3", b"NDims = 7", "B17"),
+        (b"TransformMatrix = 1 0 0", b"TransformMatrix = 0 0 0", "G07"),
     ],
 )
-def test_a_patch_of_a_volume_fits_into_the_room_of_a_batch(size, on_cpu, patch, batch):
-    data = looks(slices=size[0], median=size[1:])
-    plan = planned(Request(options={"ndim": 3}), data, on_cpu=on_cpu)
-    assert (plan.patch, plan.batch, plan.ndim) == (patch, batch, 3)
-    assert geometry(plan).legal(plan.patch)
+def test_headers_of_metaimage_that_lie_are_refused(tmp_path, refused, old, new, code):
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5, 6), np.uint8)), path)
+    data = path.read_bytes()
+    assert old in data
+    open_image(path).close()
+    path.write_bytes(data.replace(old, new))
+    with refused("a.mha", code=code):
+        open_image(path)
 
 
-def test_anisotropic_pools_and_a_named_side_keep_to_legal_sizes():
-    options = {"ndim": 3, "pools": [[1, 2, 2], [2, 2, 2]]}
-    data = looks(slices=7, median=(90, 90))
-    assert planned(Request(depth=3, options=options), data).patch == (8, 92, 92)
-    assert planned(Request(depth=3, options=options, patch=33), data).patch == (34, 36, 36)
+def test_a_metaimage_whose_stream_is_cut_or_longer_than_stated(tmp_path, refused):
+    path = tmp_path / "a.mha"
+    array = RNG.integers(0, 255, (9, 30, 30)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(array), path, useCompression=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 2000])
+    with refused(code="F01"), open_image(path) as file:
+        file.read()
+    head = data[: data.index(b"LOCAL\n") + 6]
+    path.write_bytes(
+        head + zlib.compress(array.tobytes() + bytes(10**7))
+    )  # ten million more than the header says
+    with open_image(path) as file:
+        assert np.array_equal(pages(file)[:, 0], array)
 
 
-def test_a_valid_network_decides_at_least_as_much_as_its_margin():
-    options = {"ndim": 3, "padding": "valid"}
-    plan = planned(Request(depth=4, options=options), looks(slices=60))
-    margin = geometry(plan).margin[0]
-    assert min(plan.patch) >= 3 * margin
-    assert plan.batch == 1
-    thin = planned(Request(depth=4, options=options), looks(slices=10))
-    assert thin.patch[0] < thin.patch[1] == plan.patch[1]
-    assert thin.patch[0] - 2 * margin >= 10
+@pytest.mark.parametrize("source", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("goal", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_labels_lie_where_the_image_lay_for_itk_and_nibabel(tmp_path, source, goal):
+    array = RNG.integers(0, 9, (6, 5, 4)).astype(np.int16)
+    save(tmp_path / "in.nii.gz", array)
+    path = tmp_path / f"in{source}"
+    if source != ".nii.gz":
+        sitk.WriteImage(sitk.ReadImage(tmp_path / "in.nii.gz"), path)
+    labels = np.where(RNG.random((4, 5, 6)) < 0.5, 300, 7).astype(np.uint16)
+    with open_image(path) as image:
+        written = write_labels(tmp_path / f"out{goal}", labels, geometry=image.geometry)
+        place = image.geometry
+    assert written.name == f"out{goal}"
+    read = sitk.ReadImage(written)
+    assert np.array_equal(sitk.GetArrayFromImage(read), labels)
+    assert read.GetPixelID() == sitk.sitkUInt16
+    assert np.allclose(itk_affine(read), place.affine, rtol=0, atol=1e-5)
+    with open_mask(written) as mask:
+        assert np.allclose(mask.geometry.affine, place.affine, rtol=0, atol=1e-6)
+        if source == goal:
+            assert mask.geometry.affine == place.affine  # to the bit
+    if goal.startswith(".nii"):
+        found = nibabel.load(written)
+        assert np.array_equal(np.asarray(found.dataobj), labels.transpose(2, 1, 0))
 
 
-def test_train_says_that_it_sees_volumes(trained):
-    run, (out, err) = trained
-    assert "volumes    1 of 16 slices train, 1 of 4 validate" in err
-    assert "20 pairs" in err
-    assert "mean of 4 validation images" in out
-    assert Run(run).read("split")["val"] == [f"s0#{k:03d}" for k in range(16, 20)]
-    assert Run(run).read("plan")["patch"] == [16, 16, 16]
-    assert "--set ndim=3" in (run / "report.html").read_text()
+@pytest.mark.parametrize(("qform", "sform"), [(0, 0), (1, 0), (0, 2), (1, 1), (4, 4)])
+def test_both_transforms_codes_and_units_of_nifti_survive_to_the_bit(tmp_path, qform, sform):
+    image = nibabel.Nifti1Image(RNG.integers(0, 9, (6, 5, 4)).astype(np.int16), OBLIQUE)
+    image.set_qform(OBLIQUE, code=qform)
+    image.set_sform(OBLIQUE, code=sform)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header.set_slope_inter(3, 4)
+    nibabel.save(image, tmp_path / "a.nii")
+    with open_image(tmp_path / "a.nii") as file:
+        assert (file.geometry.affine is None) == (qform == sform == 0)
+        write_labels(tmp_path / "b.nii.gz", np.ones((4, 5, 6), np.uint8), geometry=file.geometry)
+    before, after = (nibabel.load(tmp_path / name).header for name in ("a.nii", "b.nii.gz"))
+    keys = ("qform_code", "sform_code", "pixdim", "xyzt_units", "quatern_b", "quatern_c", "quatern_d", "dim")
+    for key in (*keys, "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
+        assert before[key].tobytes() == after[key].tobytes(), key
+    assert after.get_slope_inter() in ((None, None), (1, 0))
 
 
-def test_validation_is_decoded_as_a_volume_and_written_by_page(trained, stack):
-    run, _ = trained
-    predictor = api.load(run, "cpu")
-    with open_image(stack / "images/s0.tif") as image:
-        found = predictor.predict_pages(image, range(16, 20))
-    expected = predictor.task.decode(found.labels)
-    written = np.stack([imread(run / f"validation/s0#{k:03d}.tif") for k in range(16, 20)])
-    assert np.array_equal(written, expected)
-    assert expected.max() > 0
+def test_two_dimensional_and_single_slice_volumes_keep_their_shape(tmp_path):
+    for name, shape in (("a.nii.gz", (6, 5)), ("b.nii.gz", (6, 5, 1))):
+        save(tmp_path / name, np.ones(shape, np.int16))
+        with open_image(tmp_path / name) as file:
+            assert (file.pages, file.size) == (1, (5, 6))
+            out = write_labels(tmp_path / f"out_{name}", np.ones((5, 6), np.uint8), geometry=file.geometry)
+        assert nibabel.load(out).shape == shape
 
 
-def test_a_stack_is_predicted_as_one_volume(trained, stack, tmp_path):
-    run, _ = trained
-    code, _, err = skipway(
-        "predict", run, stack / "images", "-o", tmp_path, "--device", "cpu", "--probabilities"
-    )
-    assert code == 0, err
-    ids, image = imread(tmp_path / "s0.tif"), imread(stack / "images/s0.tif")
-    assert (ids.shape, ids.dtype) == ((20, 33, 40), np.uint16)
-    assert np.array_equal(ids, api.load(run, "cpu").predict(image))
-    inside = ids == ids[10][ids[10] > 0][0]
-    assert inside[9].any() or inside[11].any(), "an object keeps its id from slice to slice"
-    with TiffFile(tmp_path / "s0_probabilities.tif") as file:
-        series = file.series[0]
-        assert (series.axes, series.shape) == ("ZCYX", (20, 2, 33, 40))
-        np.testing.assert_allclose(series.asarray().sum(1), 1, atol=1e-6)
-        classes = series.asarray().argmax(1)
-    with open_image(stack / "images/s0.tif") as opened:
-        assert np.array_equal(classes, api.load(run, "cpu").predict_pages(opened, range(20)).labels)
+def test_64_bit_labels_are_written_in_32_bits_where_they_fit(tmp_path):
+    for top, bits in ((9, 4), (2**40, 8)):
+        path = write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), top, np.int64))
+        assert nibabel.load(path).get_data_dtype().itemsize == bits
+        assert np.asarray(nibabel.load(path).dataobj).max() == top
 
 
-def test_tiles_of_a_volume_equal_the_whole(trained, stack, tmp_path):
-    run, _ = trained
-    for name, words in (("whole", ()), ("tiled", ("--tile", 8))):
-        code, out, err = skipway(
-            "predict",
-            run,
-            stack / "images",
-            "-o",
-            tmp_path / name,
-            "--probabilities",
-            "--device",
-            "cpu",
-            *words,
-        )
-        assert code == 0, err
-    assert "predicted again without tiles" in out
-    assert "WARNING" not in out
-    whole, tiled = (imread(tmp_path / name / "s0.tif") for name in ("whole", "tiled"))
-    assert np.array_equal(whole, tiled)
-    whole, tiled = (imread(tmp_path / name / "s0_probabilities.tif") for name in ("whole", "tiled"))
-    np.testing.assert_allclose(whole, tiled, atol=1e-5)
+def test_names_of_labels():
+    names = ["a.nii.gz", "a.nii", "a.nhdr", "a.nrrd", "a.mhd", "a.mha", "a.dcm"]
+    goals = ["a.nii.gz", "a.nii", "a.nrrd", "a.nrrd", "a.mha", "a.mha", "a.nii.gz"]
+    assert [output_name(Path(name)) for name in names] == goals
 
 
-def test_a_single_image_is_a_volume_of_one_slice(trained, stack, tmp_path, save):
-    run, _ = trained
-    image = imread(stack / "images/s0.tif")[3]
-    save(tmp_path / "in/a.png", image)
-    words = ("-o", tmp_path / "out", "--device", "cpu", "--probabilities")
-    code, _, err = skipway("predict", run, tmp_path / "in", *words)
-    assert code == 0, err
-    assert imread(tmp_path / "out/a_probabilities.tif").shape == (2, 33, 40)
-    with open_image(tmp_path / "out/a.png") as file:
-        assert np.array_equal(file.read()[0], api.load(run, "cpu").predict(image[None])[0])
-
-
-def test_arrays_of_volumes_in_either_order_of_axes(trained):
-    predictor = api.load(trained[0], "cpu")
-    image, _ = balls((9, 17, 21))
-    found = predictor.predict(image)
-    assert found.shape == (9, 17, 21)
-    for same in (image[None], image[..., None]):
-        assert np.array_equal(predictor.predict(same), found)
-    with pytest.raises(Exception, match=r"\(Z, H, W\) with 1 channels"):
-        predictor.predict(image[0])
-
-
-def test_a_stopped_training_on_volumes_ends_with_the_same_bytes(stack, tmp_path):
-    choices = {"options": {"ndim": 3}, "patch": 16, "steps": 8}
-    start(stack, tmp_path / "whole", **choices)
-    assert stop_and_go_on(stack, tmp_path / "run", 3, 5, **choices) == list(range(1, 9))
-    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
-    assert strays(tmp_path) == []
-
-
-def test_of_several_stacks_the_last_validates(tmp_path):
-    data = draw_stacks(tmp_path / "data", *[(6, 20, 24)] * 5)
-    _, err = train(data, tmp_path / "run", "--steps", 2, "--set", "pools=[[1,2,2]]")
-    assert "volumes    4 of 6 slices train, 1 of 6 validate" in err
-    prepared = Prepared.read(Run(tmp_path / "run"))
-    assert [v.name for v in prepared.val_volumes] == ["s4#000…005"]
-    assert [v.name for v in prepared.train_volumes] == [f"s{k}#000…005" for k in range(4)]
-
-
-def test_volumes_of_one_slice_train_with_a_warning(tmp_path, make_pairs):
-    data = make_pairs(tmp_path / "data", 4)
-    _, err = train(data, tmp_path / "run", "--steps", 2)
-    assert "volumes    3 of 1 slices train, 1 of 1 validate" in err
-    assert "warning: most volumes are one slice" in err
-    code, _, err = skipway("predict", tmp_path / "run", data / "images", "-o", tmp_path / "out")
-    assert code == 0, err
-    assert len(list((tmp_path / "out").glob("*.png"))) == 4
-
-
-def test_levels_of_a_network_of_volumes_are_pruned(stack, tmp_path):
-    choices = {
-        "model": "unet_plus_plus",
-        "options": {"ndim": 3},
-        "patch": 16,
-        "depth": 3,
-        "width": 2,
-        "steps": 2,
-    }
-    start(stack, tmp_path / "run", **choices)
-    code, out, err = skipway("prune", tmp_path / "run", "--level", 1, "--device", "cpu")
-    assert code == 0, err
-    assert "16×36×40" in out
-    assert len(list((tmp_path / "run-L1/validation").glob("*.tif"))) == 4
-
-
-def test_real_nuclei_in_a_volume(data_root, tmp_path):
-    folder = data_root / "nuclei3d-mini"
-    words = ["--set", "ndim=3", "--width", 4, "--depth", 2, "--patch", 24, "--steps", 30, "--device", "cpu"]
-    code, _, err = skipway(
-        "train", folder / "img3d.tif", folder / "mask3d.tif", "-o", tmp_path / "run", *words
-    )
-    assert code == 0, err
-    assert "1 of 25 slices train, 1 of 6 validate" in err
-    scores = Run(tmp_path / "run").read("evaluation")["evaluation"]
-    nothing = np.mean(
-        imread(folder / "mask3d.tif")[25:] > 0
-    )  # the pixel error of all background; its Dice is 0
-    assert scores["pixel_error"] < nothing
-    assert scores["classes"]["1"]["dice"] > 0.2
+def test_a_library_that_is_missing_is_named_with_what_to_type(tmp_path, monkeypatch):
+    save(tmp_path / "a.nii", np.ones((2, 3, 4), np.uint8))
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4), np.uint8)), tmp_path / "a.nrrd")
+    for library, path in (("nibabel", "a.nii"), ("nrrd", "a.nrrd")):
+        monkeypatch.setitem(__import__("sys").modules, library, None)
+        with pytest.raises(EnvironmentFault, match=r"pip install 'skipway\[medical\]'"):
+            open_image(tmp_path / path)

@@ -171,6 +171,72 @@ def train(
 
 
 @app.command()
+def check(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/."
+        ),
+    ],
+    masks: Annotated[
+        Path | None, typer.Argument(help="Folder of masks with the same names, or a multi-page TIFF.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a sheet of pictures, the suspicious ones first.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also try to learn the masks, for about a minute.")
+    ] = False,
+    task: Annotated[
+        str | None, typer.Option(help="classes or objects.  [default: read from the masks]")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    help_all: HelpAll = False,
+    ignore: Annotated[
+        int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
+    ] = None,
+    isolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolate/--no-isolate",
+            hidden=True,
+            help="Decode in child processes that may crash.  [default: from 64 pairs on]",
+        ),
+    ] = None,
+) -> None:
+    """Say what is in a data set, what is odd and what is wrong, before anything is trained."""
+    from skipway.doctor import check as examine
+
+    found = examine(
+        images,
+        masks,
+        task=task,
+        val=val,
+        suffix=suffix,
+        ignore=ignore,
+        deep=deep,
+        isolate=isolate,
+        event=Console(),
+    )
+    if html is not None:
+        from skipway.doctor.sheet import write_sheet
+
+        write_sheet(html, found)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        typer.echo(str(found))
+    if not found.ok:
+        raise typer.Exit(found.error.exit_code)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder that `skipway train` wrote.")],
     images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],

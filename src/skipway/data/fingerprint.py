@@ -39,6 +39,8 @@ class Fingerprint:
         high: Largest image value.
         mean: Mean of the items' means.
         slices: Pages of the median volume, consecutive pages of one file; 1 for single images.
+        spacing: Median size of a pixel along (Z, Y, X) or (Y, X); None where the images do not say, or some do not.
+        volumes: Whether the images have a third axis in space: more than one slice, and a size along it.
     """
 
     n: int
@@ -55,6 +57,8 @@ class Fingerprint:
     high: float
     mean: float
     slices: int = 1
+    spacing: tuple[float, ...] | None = None
+    volumes: bool = False
 
     def size(self, ndim: int) -> tuple[int, ...]:
         """Median size of what a network of `ndim` axes sees: (H, W) or (Z, H, W)."""
@@ -98,6 +102,8 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
     objects = sum(r.values.regions for r in records)
     areas = [r.values.median_area for r in records if r.values.regions]
     stacks = volumes((p for p in checked.pairs.pairs if wanted is None or p.name in wanted), 3)
+    spacing = _spacing([r.spacing for r in records])
+    slices = int(median(len(stack.pages) for stack in stacks))
     return Fingerprint(
         n=len(records),
         smallest=(min(heights), min(widths)),
@@ -112,8 +118,18 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
         low=min(r.low for r in records),
         high=max(r.high for r in records),
         mean=sum(r.mean for r in records) / len(records),
-        slices=int(median(len(stack.pages) for stack in stacks)),
+        slices=slices,
+        spacing=spacing,
+        volumes=slices > 1 and spacing is not None and len(spacing) == 3,
     )
+
+
+def _spacing(known: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
+    """The median along each axis, where all images have a size along the same axes."""
+    axes = {len(spacing) for spacing in known}
+    if len(axes) != 1 or axes == {0}:
+        return None
+    return tuple(float(median(sizes)) for sizes in zip(*known, strict=True))
 
 
 def _shares(checked: Checked, names: Sequence[str]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skipway.errors import DataError, Problem
-from skipway.images import IMAGE_SUFFIXES, is_image, shown
+from skipway.images import IMAGE_SUFFIXES, is_image, is_series, shown
 
 IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "raw", "input", "inputs", "frames", "x"))
 MASK_FOLDERS = frozenset(
@@ -75,13 +75,19 @@ def walk(root: Path, *, without: Path | None = None) -> tuple[list[Path], list[P
             if _ignored(entry.name):
                 continue
             path = folder / entry.name
-            if is_image(path, folder=_is_folder(entry)):
+            inside = _is_folder(entry)
+            if is_image(path, folder=inside) or (inside and is_series(path)):
                 files.append(path)
-            elif _is_folder(entry):
+            elif inside:
                 todo.append(path)
             elif _OTHER_IMAGES.search(entry.name):
                 others.append(path)
     return sorted(files), sorted(others)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is one image or one mask: a file, or a folder that counts as one."""
+    return not path.is_dir() or is_image(path, folder=True) or is_series(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from skipway.data.folders import data_error, empty, some, twins, walk
+from skipway.data.folders import data_error, empty, is_one, some, twins, walk
 from skipway.data.names import best_rule, key_of
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, SkipwayError, UsageError
-from skipway.images import is_image, open_image, open_mask, output_name, shown, stem_of, suffix_of
+from skipway.images import open_image, open_mask, output_name, shown, stem_of, suffix_of
 
 MARKERS = (
     *(
@@ -150,13 +150,13 @@ def find_pairs(images: Path, masks: Path | None = None, *, suffix: str | None = 
         if found is None:
             return _shared(images, suffix)
         images, masks = found
+    if is_one(images) and is_one(masks):
+        return _finish({stem_of(images): (images, masks)}, "two files", images, masks, ())
     if images.is_dir() != masks.is_dir():
         raise data_error(
             "a file and a folder", images, "two folders or two files", "name two of a kind", "A05"
         )
-    if images.is_dir():
-        return _two_folders(images, masks)
-    return _finish({stem_of(images): (images, masks)}, "two files", images, masks, ())
+    return _two_folders(images, masks)
 
 
 def find_images(path: Path) -> tuple[tuple[str, Source], ...]:
@@ -192,7 +192,7 @@ def list_files(root: Path) -> tuple[tuple[str, Source], ...]:
     root = Path(root)
     if not root.exists():
         raise UsageError(Problem("no such file or folder", shown(root), fix="check the path"))
-    if not root.is_dir() or is_image(root, folder=True):
+    if is_one(root):
         return ((stem_of(root), Source(root)),)
     files, _ = walk(root)
     if not files:

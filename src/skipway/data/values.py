@@ -25,6 +25,7 @@ class MaskValues:
         touching: Objects that touch another one.
         median_area: Pixels of the median region, 0 without any.
         palette: Colours of a palette file by value.
+        objects: Regions of each value, in the order of `values`.
     """
 
     values: tuple[int, ...]
@@ -35,6 +36,7 @@ class MaskValues:
     touching: int = 0
     median_area: float = 0.0
     palette: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
+    objects: tuple[int, ...] = field(default=(), repr=False)
 
     def share(self, value: int) -> float:
         """Share of the pixels with this value, in [0, 1]."""
@@ -80,7 +82,16 @@ def summarise(
         _touching(numbered),
         float(np.median(areas)) if len(areas) else 0.0,
         colours,
+        _regions_by_value(part, numbered, values),
     )
+
+
+def _regions_by_value(
+    part: NDArray[Any], numbered: NDArray[np.int32], values: NDArray[Any]
+) -> tuple[int, ...]:
+    owner = np.zeros(int(numbered.max(initial=0)) + 1, part.dtype)
+    owner[numbered.ravel()] = part.ravel()
+    return tuple(np.bincount(np.searchsorted(values, owner[1:]), minlength=len(values)).tolist())
 
 
 def regions(mask: NDArray[Any], background: int = 0, *, diagonals: bool = True) -> NDArray[np.int32]:
@@ -100,6 +111,27 @@ def counted(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         values = np.flatnonzero(counts)
         return values, counts[values]
     return np.unique(mask, return_counts=True)
+
+
+def seams(mask: NDArray[Any], values: tuple[int, ...]) -> tuple[int, ...]:
+    """Values that lie, one pixel wide, between lower and higher ones nearly everywhere they occur.
+
+    >>> seams(np.repeat([[0, 0, 0, 2, 3, 3, 3]], 5, axis=0), (0, 2, 3))
+    (2,)
+    """
+    if not 3 <= len(values) <= 16:  # numbered objects have no order
+        return ()
+    from scipy import ndimage
+
+    part = mask[:4096, :4096]
+    lowest, highest = ndimage.minimum_filter(part, 3), ndimage.maximum_filter(part, 3)
+    found = []
+    for value in values[1:-1]:
+        here = part == value
+        between = np.count_nonzero(here & (lowest < value) & (highest > value))
+        if between and between >= 0.9 * np.count_nonzero(here):
+            found.append(int(value))
+    return tuple(found)
 
 
 def _touching(numbered: NDArray[np.int32]) -> int:

@@ -17,12 +17,15 @@ Anything else is a `DataError` of one line, before memory is taken.
 """
 
 from .codecs import MAX_PIXELS, shown
+from .dicom_series import is_series
 from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
 from .geometry import Geometry
 from .reading import ImageFile, Window, composed, open_image, open_mask
+from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
+    "CONVERTED",
     "FORMATS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
@@ -31,6 +34,7 @@ __all__ = [
     "Window",
     "composed",
     "is_image",
+    "is_series",
     "open_image",
     "open_mask",
     "open_probabilities",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from . import dicom, dicom_series, metaimage, nifti, nrrd
 from .arrays import open_hdf5, open_npy
 from .bitmap import open_bmp, open_pnm
 from .codecs import Stored, refused
@@ -44,6 +45,13 @@ class Format:
 
 
 FORMATS = (
+    Format(  # before TIFF, whose beginning a DICOM file may carry as well
+        "DICOM",
+        dicom.SUFFIXES,
+        lambda path, limit, mask: dicom.open_dicom(path, limit, mask=mask),
+        told=dicom.is_dicom,
+        labels=".nii.gz",
+    ),
     Format("PNG", (".png",), lambda path, limit, mask: open_png(path, limit), (b"\x89PNG\r\n\x1a\n",)),
     Format(
         "TIFF",
@@ -58,6 +66,34 @@ FORMATS = (
         (b"\xff\xd8\xff",),
         lossy=True,
         labels=".png",
+    ),
+    Format(
+        "NIfTI",
+        nifti.SUFFIXES,
+        lambda path, limit, mask: nifti.open_nifti(path, limit, mask=mask),
+        told=nifti.is_nifti,
+    ),
+    Format(
+        "NRRD",
+        nrrd.SUFFIXES,
+        lambda path, limit, mask: nrrd.open_nrrd(path, limit, mask=mask),
+        (b"NRRD000",),
+        labels=".nrrd",
+    ),
+    Format(
+        "MetaImage",
+        metaimage.SUFFIXES,
+        lambda path, limit, mask: metaimage.open_metaimage(path, limit, mask=mask),
+        told=metaimage.is_metaimage,
+        labels=".mha",
+    ),
+    Format(
+        "DICOM series",
+        (),
+        lambda path, limit, mask: dicom_series.open_series(path, limit, mask=mask),
+        told=lambda path, head: bool(dicom_series.slices_in(path)),
+        folder=True,
+        labels=".nii.gz",
     ),
     Format("BMP", (".bmp",), lambda path, limit, mask: open_bmp(path, limit), (b"BM",), labels=".png"),
     Format(
@@ -126,7 +162,9 @@ def suffix_of(path: PurePath) -> str:
     """
     name = path.name.lower()
     fitting = [s for s in IMAGE_SUFFIXES if name.endswith(s) and len(s) < len(name)]
-    return path.name[-len(max(fitting, key=len)) :] if fitting else path.suffix
+    if fitting:
+        return path.name[-len(max(fitting, key=len)) :]
+    return "" if path.suffix[1:].isdigit() else path.suffix  # 1.2.840.7 is the name of a DICOM folder
 
 
 def stem_of(path: PurePath) -> str:

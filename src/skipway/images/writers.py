@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .geometry import Geometry
+from .metaimage import save_metaimage
+from .nifti import save_nifti
+from .nrrd import save_nrrd
 from .tiff_tags import placed
 
 _TILED_FROM = 1 << 24
@@ -78,5 +81,9 @@ WRITERS: dict[str, Writer] = {
     ".ome.tif": save_tiff,
     ".ome.tiff": save_tiff,
     ".npy": save_npy,
+    ".nii": save_nifti,
+    ".nii.gz": save_nifti,
+    ".nrrd": save_nrrd,
+    ".mha": save_metaimage,
 }
 """Suffix of a label map, in lower case, and what writes it."""

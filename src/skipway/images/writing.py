@@ -32,6 +32,8 @@ def output_name(path: Path) -> str:
     """
     suffix = suffix_of(path)
     labels = next((form.labels for form in FORMATS if suffix.lower() in form.suffixes), "")
+    if not labels and path.is_dir():  # a DICOM series, whose folder has any name
+        labels = ".nii.gz"
     return stem_of(path) + (labels or suffix)
 
 

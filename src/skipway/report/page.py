@@ -124,13 +124,7 @@ def write_report(path: Path, report: ReportInput) -> Path:
 
 def render(report: ReportInput) -> str:
     """The page as text. Every name in it is escaped; a policy in its head forbids scripts and the network."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    template = page_template(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     baseline = report.baseline.evaluation if report.baseline else None
     background = next((str(label.value) for label in report.labels if label.index == 0), "0")
     names = {str(label.value): label.name for label in report.labels}
@@ -155,6 +149,19 @@ def render(report: ReportInput) -> str:
         else {label.index: pictures.label_colour(label.index) for label in report.labels},
         plan=list(_flat(report.plan)),
     )
+
+
+def page_template(text: str) -> Any:
+    """A template of a page in the one style, which it finds as `style`. Names are escaped, `number` is a filter."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    environment.globals["style"] = Markup(files(__package__).joinpath("style.css").read_text("utf-8"))
+    return environment.from_string(text)
 
 
 def _charts(report: ReportInput) -> list[curves.Chart]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +11,9 @@ from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Volume, find_pairs, volumes
+from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
+from skipway.data.suspicions import near_copies
 from skipway.devices import fast_bf16
 from skipway.plan import Plan, Request, make_plan
 from skipway.runs import Run
@@ -79,13 +82,20 @@ def check_data(
     suffix: str | None,
     ignore: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Checked:
-    """Pair and check the user's files.
+    """Pair and check the user's files; `before` is what an earlier check of them saw.
 
     Raises:
         DataError: everything that is wrong, at once.
     """
-    return inspect(find_pairs(images, masks, suffix=suffix), task, ignore=ignore, progress=progress)
+    return inspect(
+        find_pairs(images, masks, suffix=suffix),
+        task,
+        ignore=ignore,
+        progress=progress,
+        how=Scan(before=before or {}),
+    )
 
 
 def prepare(
@@ -106,6 +116,10 @@ def prepare(
         suffix: What a mask's name has that its image's has not, in the validation data too.
     """
     divided = split(checked, val=val, suffix=suffix)
+    if divided.train != divided.val:
+        by_name = {pair.name: pair for pair in checked.pairs.pairs}
+        leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
+        divided = replace(divided, warnings=(*divided.warnings, *map(str, leaks)))
     described = fingerprint(checked, divided.train)
     plan = make_plan(
         request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)

@@ -1,0 +1,252 @@
+"""What is odd about data that can still be used: each with its code, a line for people, and the pairs it concerns."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+from skipway.data import alignment, duplicates
+from skipway.data.agreement import bulk
+from skipway.data.labels import LabelMap
+from skipway.data.layouts import Pair
+from skipway.data.places import mixed_spacing
+from skipway.data.records import FileRecord, groups, some_of
+from skipway.data.sketch import Grey, sketch, step_of, thinned
+from skipway.images import shown
+
+T = TypeVar("T")
+
+JUDGES = 24
+"""Pairs of one size whose masks are tried on each other's images."""
+
+LEVELS = 256
+"""Different values that 8 bits can hold."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """One thing that is odd.
+
+    Attributes:
+        code: Of `docs/check.md`.
+        text: The line, names included.
+        names: Of the pairs to look at.
+    """
+
+    code: str
+    text: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
+    """Everything odd about data that passed, in the order of the check.
+
+    Args:
+        pairs: Of the data set.
+        records: Of the same pairs.
+        labels: What the masks mean.
+    """
+    background = labels.values[0]
+    yield from _reading(records)
+    yield from _sizes(records)
+    yield from _values(records)
+    yield from _empty(records, background, labels.ignore)
+    yield from _copies(records)
+    yield from _inverted(records, background)
+    yield from _rings(records, labels)
+    by_name = {pair.name: pair for pair in pairs}
+    yield from near_copies(by_name, records)
+    yield from _misplaced(by_name, records, labels.ignore)
+
+
+def _named(code: str, text: str, records: Sequence[FileRecord], more: str = "") -> Suspicion:
+    return Suspicion(code, f"{text}: {some_of(records)}{more}", tuple(r.name for r in records))
+
+
+_NOTES = (("is named", "A16"), ("orientation", "B22"), ("R=G=B", "E07"), ("only red", "E07"))
+
+
+def _reading(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
+    """Notes of the reading policy, one line for each kind of note."""
+    files: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record in records:
+        for note in record.notes:
+            file, _, text = note.partition(": ")
+            files[text].append((Path(file).name, record.name))
+    for text, seen in files.items():
+        more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+        code = next((code for words, code in _NOTES if words in text), "B00")
+        line = f"{', '.join(file for file, _ in seen[:3])}{more}: {text}"
+        yield Suspicion(code, line, tuple(name for _, name in seen))
+
+
+def _sizes(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
+    """Volumes whose voxels differ in size."""
+    text = mixed_spacing([record.spacing for record in records])
+    if text is not None:
+        yield Suspicion("G08", text, ())
+
+
+def _values(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
+    constant = [r for r in records if r.constant]
+    if constant:
+        yield _named("C11", "constant image or channel", constant)
+    wild = [r for r in records if r.high > 1e6 * max(1, abs(bulk(r)))]
+    if wild:
+        yield _named("C13", "single values far beyond all others", wild)
+    coarse = [r for r in records if 2 < r.levels <= LEVELS]
+    if coarse:
+        yield _named(
+            "C24", f"at most {LEVELS} different values in float files, as if saved through 8 bits", coarse
+        )
+
+
+def _empty(records: Sequence[FileRecord], background: int, ignore: int | None) -> Iterator[Suspicion]:
+    empty = [r for r in records if r.values.values == (background,)]
+    if empty:
+        yield _named("E20", f"{len(empty)} of {len(records)} masks hold background only", empty)
+    blank = [r for r in records if ignore is not None and r.values.values == (ignore,)]
+    if blank:
+        yield _named("E19", f"{len(blank)} masks are not annotated at all", blank)
+
+
+def _copies(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
+    """The same pixels twice: images, and masks that hold something."""
+    copies = [g for g in groups(records, lambda r: r.sha256).values() if len(g) > 1 and not g[0].constant]
+    for group in copies[:5]:
+        yield _named("A25", f"the same image {len(group)} times", group)
+    filled = [r for r in records if len(r.values.values) > 1]
+    alike = [g for g in groups(filled, lambda r: r.mask_sha256).values() if len(g) > 1]
+    for group in alike[:5]:
+        yield _named("E37", f"the same mask for {len(group)} images", group)
+
+
+def _inverted(records: Sequence[FileRecord], background: int) -> Iterator[Suspicion]:
+    """Few masks whose background share is what the others have as foreground."""
+    if len(records) < 5:
+        return
+    shares = [record.values.share(background) for record in records]
+    usual = median(shares)
+    odd = [
+        r
+        for r, share in zip(records, shares, strict=True)
+        if abs(usual - 0.5) > 0.2 and abs(share - (1 - usual)) < 0.1
+    ]
+    if odd and len(odd) <= len(records) // 5:
+        yield _named(
+            "E03", "background and foreground look exchanged", odd, f" ({1 - usual:.0%} foreground elsewhere)"
+        )
+
+
+def _rings(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
+    """Classes that are nowhere more than a seam: what smooth resizing makes between two others."""
+    for value in labels.values if labels.task == "classes" else ():
+        holders = [r for r in records if value in r.values.values]
+        if holders and all(value in r.rings for r in holders):
+            yield _named(
+                "E13",
+                f"value {value} is only a seam of one pixel between lower and higher values, as smooth resizing "
+                "of masks makes it",
+                holders,
+            )
+
+
+def near_copies(
+    pairs: Mapping[str, Pair],
+    records: Sequence[FileRecord],
+    between: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Iterator[Suspicion]:
+    """Pictures that show the same thing without being equal.
+
+    Args:
+        pairs: By name.
+        records: Of these pairs.
+        between: Names that train and names that validate, to look for copies across the split only.
+    """
+    by_name = {record.name: record for record in records}
+    thumbnails = {r.name: r.thumbnail for r in records if r.thumbnail and r.name in pairs}
+    found = duplicates.near_copies(thumbnails, lambda name: _grey(pairs[name]))
+    found = [(a, b) for a, b in found if by_name[a].sha256 != by_name[b].sha256]
+    where = ""
+    if between is not None:
+        train, val = map(frozenset, between)
+        found = [(a, b) for a, b in found if (a in train and b in val) or (b in train and a in val)]
+        held = {name for pair in found for name in pair} & val
+        where = f" across the split ({len(held)} of {len(val)} validation images)"
+    if found:
+        text = ", ".join(f"{shown(a)} with {shown(b)}" for a, b in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        names = tuple(dict.fromkeys(name for pair in found for name in pair))
+        yield Suspicion("L03", f"nearly the same picture{where}: {text}{more}", names)
+
+
+def _grey(pair: Pair) -> Grey:
+    with pair.image.open_image() as image:
+        return sketch(image, pair.image.page or 0)
+
+
+def _maps(pair: Pair, ignore: int | None) -> tuple[Grey, Grey] | None:
+    grey = _grey(pair)
+    with pair.mask.open_mask() as mask:
+        labels = thinned(mask.read(pair.mask.page or 0)[0], step_of(mask.size), grey.shape)
+    return alignment.edge_maps(grey, labels, ignore)
+
+
+def _misplaced(
+    pairs: Mapping[str, Pair], records: Sequence[FileRecord], ignore: int | None
+) -> Iterator[Suspicion]:
+    """Masks that do not lie on their images, by edges."""
+    fits = {r.name: r.fit for r in records if r.fit is not None and r.name in pairs}
+    steps = {r.name: step_of(r.size) for r in records}
+    for way, names in alignment.turned_wrong(fits).items():
+        yield _list("B03", f"masks fit their images better {way}", names, len(records))
+    away = alignment.shifted_away(fits, steps)
+    if away:
+        down, right = (round(median(shift[axis] for shift in away.values())) for axis in (0, 1))
+        move = f"about {abs(down)} px {'down' if down > 0 else 'up'} and {abs(right)} px "
+        move += "to the right" if right > 0 else "to the left"
+        yield _list("B03", f"masks fit their images better {move}", list(away), len(records))
+    lost = [name for name, seen in fits.items() if seen.here < 0.5 * alignment.CLEAR and name not in away]
+    if lost and (median(seen.here for seen in fits.values()) >= alignment.CLEAR or len(lost) > 5):
+        swaps = _table(pairs, lost, ignore, alignment.exchanged)
+        pairs_of = [f"{shown(a)} with the mask of {shown(b)}" for a, b in swaps or ()]
+        if pairs_of:
+            line = f"images fit another's mask, not their own: {', '.join(pairs_of[:5])}"
+            yield Suspicion("E38", line, tuple(a for a, _ in swaps or ()))
+    every = max(1, len(fits) // JUDGES)
+    if _table(pairs, list(fits)[::every], ignore, lambda _, scores: alignment.unrelated(scores)):
+        yield Suspicion(
+            "E38",
+            "masks fit their own images no better than the other images: are they in the right order? "
+            "`skipway check --deep` tries to learn them",
+        )
+
+
+def _list(code: str, text: str, names: Sequence[str], of: int) -> Suspicion:
+    first = ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return Suspicion(code, f"{len(names)} of {of} {text}: {first}", tuple(names))
+
+
+def _table(
+    pairs: Mapping[str, Pair],
+    names: Sequence[str],
+    ignore: int | None,
+    judge: Callable[..., T],
+) -> T | None:
+    """A judgement on the scores of each image with each mask, over the most frequent size."""
+    sizes: defaultdict[tuple[int, ...], list[tuple[str, tuple[Grey, Grey]]]] = defaultdict(list)
+    for name in names[: 2 * JUDGES]:
+        maps = _maps(pairs[name], ignore)
+        if maps is not None:
+            sizes[maps[0].shape].append((name, maps))
+    if not sizes:
+        return None
+    alike = max(sizes.values(), key=len)
+    if len(alike) < 2:
+        return None
+    return judge([name for name, _ in alike], alignment.table([maps for _, maps in alike]))
