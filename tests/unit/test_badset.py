@@ -52,7 +52,9 @@ def lines(found):
 def meets(case, root, said):
     """Whether one line has the code, and one has every word."""
     texts = [text for code, text in said if code == case.code or not case.code]
-    return bool(texts) and all(any(word.casefold() in text.casefold() for text in texts) for word in case.says)
+    return bool(texts) and all(
+        any(word.casefold() in text.casefold() for text in texts) for word in case.says
+    )
 
 
 def refused_by_training(case, root):
@@ -111,7 +113,7 @@ def predicted(case, root, run):
         summary, said = None, [("", str(error))]
     else:
         said = [("", str(error)) for error in summary.failed]
-    written = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
+    written = list(out.rglob("*.tif")) if out.exists() else []
     if case.verdict == "E":
         return [] if meets(case, root, said) and not written else [f"not refused: {said} {written}"]
     if said:

@@ -41,7 +41,7 @@ def check(
         suffix: What a mask's name has that its image's has not.
         ignore: Mask value of pixels that nobody annotated.
         deep: Also try to learn the masks from the images, for about a minute.
-        isolate: Decode in child processes, always or never; from 64 pairs on by default.
+        isolate: Decode in child processes, always or never; from 200 pairs on by default.
         event: Told of the progress.
 
     Returns:

@@ -8,7 +8,7 @@ from skipway.testing import channels, damage, folders, geometry, masks, sizes, s
 from skipway.testing.cases import Case, digest
 
 PENDING = {
-    **dict.fromkeys(("B17", "B25", "C22-gif", "F13", "F22"), "A: formats"),
+    **dict.fromkeys(("B17", "B25", "C22-gif", "F06", "F13", "F22"), "A: formats"),
     **dict.fromkeys(
         ("A12-nifti", "F10", "F11", "F21", "G01", "G02", "G03", "G04", "G05", "G06", "G07", "G08", "G09"),
         "B: volumes",

@@ -177,7 +177,7 @@ CASES: tuple[Case, ...] = (
         _renamed("masks", lambda n, p: f"{'qwerty'[n]}-{7 * n}.png"),
         says=("c0", "q-0"),
     ),
-    case("A06", "img10 beside m02", "E", _numbers, code="A05", says=("img",)),
+    case("A06", "img10 beside m02", "E", _numbers, code="A03", says=("img",)),
     case("A07", "files created in another order", "R", _shuffled, holds=_six),
     case("A08", "c1.png and c1.tif", "E", _both, says=("c1.png", "c1.tif")),
     case("A09", "masks beside images, marked", "R", _one_folder("_mask"), masks=None, holds=_all_six),

@@ -203,7 +203,9 @@ CASES: tuple[Case, ...] = (
     case(
         "B16", "channels first, named", "R", _named_axes, _named, holds=lambda f: f.records[0].channels == 3
     ),
-    case("B16-unnamed", "channels first, not named", "E", _unnamed_axes, _named, says=("c0.tif",)),
+    case(
+        "B16-unnamed", "channels first, not named", "E", _unnamed_axes, _named, code="B15", says=("c0.tif",)
+    ),
     case("B17", "4 × 4 × 4 numbers", "E", _array, says=("c1.npy", "axes")),
     case("B18", "several times", "E", _series, tiffs, says=("c1.ome.tif",)),
     case("B19", "a pyramid", "R", _pyramid, tiffs, holds=lambda f: {r.size for r in f.records} == {(48, 64)}),
