@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -104,6 +105,19 @@ def scan(
             if progress is not None:
                 progress(len(found), total)
     return found, {"version": _version(), "pairs": memory}
+
+
+def patient(
+    event: Callable[[Mapping[str, Any]], None], name: str, after: float = 2.0
+) -> Callable[[int, int], None]:
+    """Progress as events, from the moment on that somebody may wonder, seconds."""
+    began = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        if time.monotonic() - began > after:
+            event({"event": "file", "name": name, "done": done, "of": of})
+
+    return progress
 
 
 class _Children:

@@ -9,7 +9,7 @@ from typing import Any
 from skipway.data.check import Checked, Examined, examine
 from skipway.data.duplicates import spelled_alike
 from skipway.data.layouts import Pairs, find_pairs
-from skipway.data.scan import Scan
+from skipway.data.scan import Scan, patient
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import Suspicion, near_copies
 from skipway.doctor.findings import Findings, Groups
@@ -61,7 +61,7 @@ def check(
         pairs,
         task,
         ignore=ignore,
-        progress=lambda done, total: event({"event": "file", "name": "pairs", "done": done, "of": total}),
+        progress=patient(event, "pairs checked"),
         how=Scan(isolate=isolate),
     )
     findings = _judged(found, val, suffix)
