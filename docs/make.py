@@ -9,6 +9,7 @@ from typing import Any
 
 from skipway.cli.drawing import drawing
 from skipway.cli.reference import reference
+from skipway.doctor.codes import page as codes
 
 DOCS = Path(__file__).parent
 
@@ -28,7 +29,7 @@ DRAWINGS: Mapping[str, Mapping[str, Any]] = {
 def pages() -> dict[Path, str]:
     """Every file that comes from the code, with its text."""
     found = {DOCS / "concepts" / f"{file}.svg": drawing(**asked) for file, asked in DRAWINGS.items()}
-    return {**found, DOCS / "reference" / "models.md": reference()}
+    return {**found, DOCS / "reference" / "models.md": reference(), DOCS / "reference" / "codes.md": codes()}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.scan import patient
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
@@ -212,7 +213,7 @@ def train_run(
         task=task,
         suffix=suffix,
         ignore=ignore,
-        progress=lambda done, of: event({"event": "file", "name": "pairs checked", "done": done, "of": of}),
+        progress=patient(event, "pairs checked"),
         before=_seen(run),
     )
     prepared = prepare(checked, request, val=val, device=where, suffix=suffix)

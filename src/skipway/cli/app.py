@@ -206,7 +206,7 @@ def check(
         typer.Option(
             "--isolate/--no-isolate",
             hidden=True,
-            help="Decode in child processes that may crash.  [default: from 64 pairs on]",
+            help="Decode in child processes that may crash.  [default: from 200 pairs on]",
         ),
     ] = None,
 ) -> None:

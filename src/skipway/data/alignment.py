@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from skipway.data.sketch import Grey, Labels, unit
+from skipway.data.sketch import Grey, Labels, calm, unit
 
 TURNS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "mirrored left to right": lambda a: a[:, ::-1],
@@ -55,7 +55,7 @@ def edge_maps(grey: Grey, labels: Labels, ignore: int | None = None) -> tuple[Gr
     """Edges of the image and outlines of the mask, each (h, w) of mean 0 and length 1; None where one has none."""
     if min(grey.shape) < 16 or grey.shape != labels.shape or not np.isfinite(grey).all():
         return None
-    strength = np.sqrt(ndimage.gaussian_gradient_magnitude(grey, 1.0, mode="nearest"))
+    strength = np.sqrt(ndimage.gaussian_gradient_magnitude(calm(grey), 1.0, mode="nearest"))
     strength = np.minimum(strength, np.percentile(strength, 99))
     outline = np.zeros(labels.shape, np.float32)
     for axis in (0, 1):

@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,12 +25,18 @@ from skipway import __version__
 from skipway.data.layouts import Pair
 from skipway.data.records import FileRecord
 from skipway.data.sources import Source
-from skipway.errors import Problem
+from skipway.errors import EnvironmentFault, Problem
 
-MANY = 64
-"""Pairs from which children are worth the second that they need to start."""
+MANY = 200
+"""Pairs from which children are worth the two seconds that they need to start."""
 
 WORKER = (sys.executable, "-m", "skipway.data.worker")
+
+READY = "ready"
+"""What a child says when it has started, so that its start does not count as time for a file."""
+
+START = 300.0
+"""Longest start of a child, seconds; machines can be very busy."""
 
 Job = Sequence[Pair]
 
@@ -99,6 +107,19 @@ def scan(
     return found, {"version": _version(), "pairs": memory}
 
 
+def patient(
+    event: Callable[[Mapping[str, Any]], None], name: str, after: float = 2.0
+) -> Callable[[int, int], None]:
+    """Progress as events, from the moment on that somebody may wonder, seconds."""
+    began = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        if time.monotonic() - began > after:
+            event({"event": "file", "name": name, "done": done, "of": of})
+
+    return progress
+
+
 class _Children:
     """Processes that decode; one is taken for a job and given back, a dead one is replaced by the next."""
 
@@ -117,7 +138,8 @@ class _Children:
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with suppress(OSError):  # words that a dead child can no longer hear
+                        pipe.close()
 
     def _take(self) -> subprocess.Popen[str]:
         with self._lock:
@@ -132,29 +154,41 @@ class _Children:
                 errors="surrogateescape",
             )
             self._all.append(child)
-            return child
+        if _asked(child, None, START)[0].strip() != READY:
+            raise EnvironmentFault(
+                Problem("a process that decodes images did not start", fix="try again with --no-isolate")
+            )
+        return child
 
     def look(self, job: Job, ignore: int | None) -> list[Found]:
         """The answer of a child, or a problem that names the files it died of."""
         child = self._take()
         limit = self._how.seconds + sum(_size(path) for path in _files(job)) / 10e6
-        timer = Timer(limit, child.kill)
-        timer.start()
-        try:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdin.write(json.dumps({"ignore": ignore, "pairs": [_plain(pair) for pair in job]}) + "\n")
-            child.stdin.flush()
-            answer = child.stdout.readline()
-        except OSError:
-            answer = ""
-        finally:
-            late = not timer.is_alive()
-            timer.cancel()
+        question = json.dumps({"ignore": ignore, "pairs": [_plain(pair) for pair in job]})
+        answer, late = _asked(child, question, limit)
         if not answer.endswith("\n"):
             return [Found(problems=[_died(job, child.wait(), limit if late else None)])]
         self._free.put(child)
         return [_found(value) for value in json.loads(answer)]
+
+
+def _asked(child: subprocess.Popen[str], question: str | None, limit: float) -> tuple[str, bool]:
+    """The next line a child says, empty where it died, and whether it was killed for taking too long."""
+    timer = Timer(limit, child.kill)
+    timer.start()
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        if question is not None:
+            child.stdin.write(question + "\n")
+            child.stdin.flush()
+        line = child.stdout.readline()
+    except OSError:
+        line = ""
+    finally:
+        late = not timer.is_alive()
+        timer.cancel()
+    return line, late
 
 
 def _died(job: Job, status: int, limit: float | None) -> Problem:

@@ -35,7 +35,8 @@ class Sketcher:
 
     def add(self, band: NDArray[Any]) -> None:
         """One band (C, h, W), from top to bottom."""
-        grey = band.mean(axis=0, dtype=np.float32)[:, : self._columns]
+        with np.errstate(over="ignore", invalid="ignore"):  # the check refuses what is not finite
+            grey = band.mean(axis=0, dtype=np.float32)[:, : self._columns]
         if self.step > 1 and grey.shape[1] >= self.step:
             grey = grey.reshape(len(grey), -1, self.step).mean(axis=2)
         self._rows.append(np.asarray(grey, np.float32))
@@ -75,7 +76,7 @@ def thumbnail(grey: Grey) -> str:
         starts = np.linspace(0, grey.shape[axis], CELLS, endpoint=False).astype(int)
         lengths = np.diff([*starts, grey.shape[axis]])
         cells = np.add.reduceat(cells, starts, axis=axis) / np.expand_dims(lengths, 1 - axis)
-    span = float(np.ptp(cells))
+    span = float(np.ptp(cells.astype(np.float64)))
     if span <= 1e-6 * max(1.0, float(np.abs(cells).max())):
         return ""
     return np.rint(255 * (cells - cells.min()) / span).astype(np.uint8).tobytes().hex()
@@ -83,7 +84,15 @@ def thumbnail(grey: Grey) -> str:
 
 def detail(grey: Grey) -> Grey:
     """The sketch without slow changes of brightness, mean 0 and length 1."""
+    grey = calm(grey)
     return unit(grey - ndimage.gaussian_filter(grey, 6, mode="nearest"))
+
+
+def calm(grey: Grey) -> Grey:
+    """Held between its 0.2th and 99.8th percentile and brought to 0…1, so that single values cannot outweigh all."""
+    low, high = np.percentile(grey.astype(np.float64), (0.2, 99.8))
+    span = high - low if high > low else 1.0
+    return np.asarray((np.clip(grey, low, high) - low) / span, np.float32)
 
 
 def unit(values: NDArray[Any]) -> Grey:

@@ -129,7 +129,7 @@ def seams(mask: NDArray[Any], values: tuple[int, ...]) -> tuple[int, ...]:
     for value in values[1:-1]:
         here = part == value
         between = np.count_nonzero(here & (lowest < value) & (highest > value))
-        if between and between >= 0.9 * np.count_nonzero(here):
+        if between and between >= 0.75 * np.count_nonzero(here):
             found.append(int(value))
     return tuple(found)
 

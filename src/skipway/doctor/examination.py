@@ -9,7 +9,7 @@ from typing import Any
 from skipway.data.check import Checked, Examined, examine
 from skipway.data.duplicates import spelled_alike
 from skipway.data.layouts import Pairs, find_pairs
-from skipway.data.scan import Scan
+from skipway.data.scan import Scan, patient
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import Suspicion, near_copies
 from skipway.doctor.findings import Findings, Groups
@@ -41,7 +41,7 @@ def check(
         suffix: What a mask's name has that its image's has not.
         ignore: Mask value of pixels that nobody annotated.
         deep: Also try to learn the masks from the images, for about a minute.
-        isolate: Decode in child processes, always or never; from 64 pairs on by default.
+        isolate: Decode in child processes, always or never; from 200 pairs on by default.
         event: Told of the progress.
 
     Returns:
@@ -61,7 +61,7 @@ def check(
         pairs,
         task,
         ignore=ignore,
-        progress=lambda done, total: event({"event": "file", "name": "pairs", "done": done, "of": total}),
+        progress=patient(event, "pairs checked"),
         how=Scan(isolate=isolate),
     )
     findings = _judged(found, val, suffix)
