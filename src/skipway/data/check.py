@@ -96,8 +96,8 @@ def inspect(
 
     Args:
         pairs: From `find_pairs`.
-        task: "classes", "objects", or None to tell from the masks.
-        ignore: Mask value of pixels without annotation; None for the nodata value the masks state, if any.
+        task: "classes", "objects", or None for what the data set states, or else the masks tell.
+        ignore: Mask value of pixels without annotation; None for what the data set or the masks state, if any.
         labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
             looked at.
         progress: Called with (pairs done, pairs in all).
@@ -123,10 +123,12 @@ def examine(
     how: Scan | None = None,
 ) -> Examined:
     """As `inspect`, with the problems returned instead of raised."""
+    stated = pairs.stated
+    task = stated.task if task is None else task
     if labels is not None:
         ignore = labels.ignore
     elif ignore is None:
-        ignore = stated_ignore(pairs)
+        ignore = stated_ignore(pairs) if stated.ignore is None else stated.ignore
     jobs = [list(group) for _, group in groupby(pairs.pairs, key=lambda p: (p.image.whole, p.mask.whole))]
     found, seen = scan(jobs, look_at, how or Scan(), ignore, progress)
     records = [f.record for f in found if f.record is not None]
@@ -140,7 +142,7 @@ def examine(
         )
     elif masks:
         try:
-            labels = infer_labels(masks, task, ignore)
+            labels = infer_labels(masks, task, ignore, names=stated.names)
         except DataError as error:
             problems += error.problems
     if not problems and labels is None:

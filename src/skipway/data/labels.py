@@ -154,7 +154,11 @@ class LabelMap:
 
 
 def infer_labels(
-    masks: Mapping[str, MaskValues], task: str | None = None, ignore: int | None = None
+    masks: Mapping[str, MaskValues],
+    task: str | None = None,
+    ignore: int | None = None,
+    *,
+    names: Mapping[int, str] | None = None,
 ) -> LabelMap:
     """The label map that explains all masks of a data set.
 
@@ -166,6 +170,7 @@ def infer_labels(
         masks: File name to the values in it.
         task: "classes", "objects", or None to look.
         ignore: Value of pixels without annotation.
+        names: What values are called, where the data set says so.
 
     Raises:
         DataError: one value only, mixed codings, traces of JPEG or of smoothing, negative values, palettes
@@ -200,12 +205,14 @@ def infer_labels(
             )
         inside = found[1] if len(found) == 2 else 1
         several = len(found) > 2 and _one_region_a_value(list(masks.values()))
-        names = ("background", "object")
-        return LabelMap("objects", (background, inside), names, several, None, ignore)
-    return _classes(masks, found, ignore)
+        called = ("background", "object")
+        return LabelMap("objects", (background, inside), called, several, None, ignore)
+    return _classes(masks, found, ignore, names or {})
 
 
-def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None) -> LabelMap:
+def _classes(
+    masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None, said: Mapping[int, str]
+) -> LabelMap:
     problems = _undeclared_ignore(masks, found, ignore)
     if len(found) > MAX_CLASSES:
         problems.append(
@@ -221,7 +228,8 @@ def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int 
     palette = next((m.palette for m in masks.values() if m.palette is not None), None)
     binary = len(found) == 2 and found[0] == 0
     names = tuple(
-        "background" if value == 0 else "foreground" if binary else f"class {value}" for value in found
+        said.get(value, "background" if value == 0 else "foreground" if binary else f"class {value}")
+        for value in found
     )
     return LabelMap("classes", tuple(found), names, False, palette, ignore)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data import composites, drawn
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, composed, open_image, open_mask, shown
 
@@ -28,6 +29,9 @@ class Source:
         names: What the parts, colours or shapes are called, where that means something.
         colours: (r, g, b) of each name.
         key: Which entry of a list of shapes.
+        coding: What part, colour or shape number k is written as, where a kind knows several ways: "ids" 1…n for
+            each object, "classes" k + 1, "bits" 2^k; empty for the way that the kind has anyway.
+        numbers: The k of each part, where it is not its place.
     """
 
     path: Path
@@ -37,6 +41,8 @@ class Source:
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     key: str = ""
+    coding: str = ""
+    numbers: tuple[int, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -87,6 +93,7 @@ class Source:
             "parts": tuple(Path(part) for part in value.get("parts", ())),
             "names": tuple(map(str, value.get("names", ()))),
             "colours": tuple((int(r), int(g), int(b)) for r, g, b in value.get("colours", ())),
+            "numbers": tuple(map(int, value.get("numbers", ()))),
         }
         return cls(**known)
 
@@ -123,4 +130,11 @@ IMAGES: Mapping[str, Callable[[Source], ImageFile]] = {
 
 MASKS: Mapping[str, Callable[[Source], ImageFile]] = {
     "file": lambda source: open_mask(source.path),
+    "objects": composites.objects,
+    "classes": composites.classes,
+    "colours": composites.colours,
+    "mat": composites.matlab,
+    "coco": drawn.coco,
+    "labelme": drawn.labelme,
+    "geojson": drawn.geojson,
 }

@@ -20,7 +20,7 @@ from .codecs import MAX_PIXELS, shown
 from .dicom_series import is_series
 from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
 from .geometry import Geometry
-from .reading import ImageFile, Window, composed, open_image, open_mask
+from .reading import ImageFile, Window, composed, in_memory, open_image, open_mask
 from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
 
@@ -33,6 +33,7 @@ __all__ = [
     "ImageFile",
     "Window",
     "composed",
+    "in_memory",
     "is_image",
     "is_series",
     "open_image",

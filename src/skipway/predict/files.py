@@ -14,7 +14,15 @@ from skipway.data.labels import LabelMap
 from skipway.data.layouts import find_images
 from skipway.data.sources import Source
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
-from skipway.images import ImageFile, open_probabilities, output_name, shown, stem_of, write_labels
+from skipway.images import (
+    ImageFile,
+    open_probabilities,
+    output_name,
+    shown,
+    stem_of,
+    suffix_of,
+    write_labels,
+)
 from skipway.predict.certificate import Certificate
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
@@ -179,7 +187,8 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images):
-        mask = output / Path(name).parent / output_name(source.path)
+        named = source.path.with_name(Path(name).name + suffix_of(source.path))
+        mask = output / Path(name).parent / output_name(named)
         beside = mask.with_name(f"{stem_of(mask)}_probabilities.tif") if options.probabilities else None
         jobs.append(_Job(source, mask, beside))
     sources = {file.resolve() for job in jobs for file in job.source.files}

@@ -10,7 +10,7 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Volume, find_pairs, volumes
+from skipway.data.layouts import Reading, Volume, find_pairs, volumes
 from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import near_copies
@@ -79,23 +79,27 @@ def check_data(
     masks: Path | None,
     *,
     task: str | None,
-    suffix: str | None,
+    reading: Reading | None = None,
     ignore: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> Checked:
-    """Pair and check the user's files; `before` is what an earlier check of them saw.
+    """Pair and check the user's files.
+
+    Args:
+        images: See `find_pairs`.
+        masks: See `find_pairs`.
+        task: See `inspect`.
+        reading: What the user says about the layout.
+        ignore: See `inspect`.
+        progress: See `inspect`.
+        before: What an earlier check of them saw.
 
     Raises:
         DataError: everything that is wrong, at once.
     """
-    return inspect(
-        find_pairs(images, masks, suffix=suffix),
-        task,
-        ignore=ignore,
-        progress=progress,
-        how=Scan(before=before or {}),
-    )
+    pairs = find_pairs(images, masks, replace(reading or Reading(), task=task))
+    return inspect(pairs, task, ignore=ignore, progress=progress, how=Scan(before=before or {}))
 
 
 def prepare(
@@ -104,7 +108,7 @@ def prepare(
     *,
     val: Path | None,
     device: torch.device,
-    suffix: str | None = None,
+    reading: Reading | None = None,
 ) -> Prepared:
     """Split checked data and choose every number of the training.
 
@@ -113,9 +117,9 @@ def prepare(
         request: What the user named.
         val: Validation data, see `data.splits.split`.
         device: Where the training will run.
-        suffix: What a mask's name has that its image's has not, in the validation data too.
+        reading: How a folder of validation data is read.
     """
-    divided = split(checked, val=val, suffix=suffix)
+    divided = split(checked, val=val, reading=replace(reading or Reading(), task=checked.labels.task))
     if divided.train != divided.val:
         by_name = {pair.name: pair for pair in checked.pairs.pairs}
         leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
