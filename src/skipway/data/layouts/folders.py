@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipway.data.folders import data_error, empty, some, subfolders, twins, walk
+from skipway.data.folders import data_error, empty, is_one, some, subfolders, twins, walk
 from skipway.data.layouts.matching import collisions, left_aside, matched
 from skipway.data.layouts.pairs import SIDES, Pairs, Reading, Stated, by_side, finished
 from skipway.data.sources import Source
