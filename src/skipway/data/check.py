@@ -111,7 +111,8 @@ def inspect(
 
     Args:
         pairs: From `find_pairs`.
-        task: "classes", "objects", or None to tell from the masks.
+        task: "classes", "objects", "multilabel", or None to take what the data say of themselves, or to tell
+            from the masks.
         ignore: Mask value of pixels without annotation.
         labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
             looked at.
@@ -120,7 +121,8 @@ def inspect(
     Raises:
         DataError: all problems of all files at once.
     """
-    ignore = ignore if labels is None else labels.ignore
+    task, stated = task or pairs.stated.task, pairs.stated.ignore
+    ignore = labels.ignore if labels is not None else stated if ignore is None else ignore
     found = _look_at_all(pairs.pairs, ignore, progress)
     records = [f.record for f in found if f.record is not None]
     problems = [problem for f in found for problem in f.problems]
@@ -128,12 +130,14 @@ def inspect(
     problems += _copied_masks(pairs.pairs, records)
     masks = {str(pair.mask): r.values for pair, r in _matched(pairs.pairs, records)}
     if labels is not None:
-        problems += _foreign(masks, labels) or coding_problems(
-            masks, ignore, labels.values if labels.task == "classes" else ()
+        problems += _foreign(masks, labels) or (
+            coding_problems(masks, ignore, labels.values if labels.task == "classes" else ())
+            if not labels.overlapping
+            else []
         )
     elif masks:
         try:
-            labels = infer_labels(masks, task, ignore)
+            labels = infer_labels(masks, task, ignore, pairs.stated.names)
         except DataError as error:
             problems += error.problems
     if problems or labels is None:
@@ -145,8 +149,13 @@ def _foreign(masks: Mapping[str, MaskValues], labels: LabelMap) -> list[Problem]
     """Values that the label map does not know, file by file."""
     if labels.task == "objects":
         return []
-    known = {*labels.values, labels.ignore}
-    strange = {name: sorted(set(mask.values) - known) for name, mask in masks.items()}
+    known, every = {*labels.values, labels.ignore}, sum(labels.values)
+    strange = {
+        name: sorted(
+            v for v in mask.values if v not in known and not (labels.overlapping and 0 <= v & every == v)
+        )
+        for name, mask in masks.items()
+    }
     return [
         Problem(
             f"mask values {values[:8]} that the training masks did not have",
@@ -389,7 +398,7 @@ def _warnings(pairs: Pairs, records: Sequence[FileRecord], labels: LabelMap) -> 
     constant = [r for r in records if r.constant]
     if constant:
         yield f"constant image or channel: {_some(constant)}"
-    background = labels.values[0]
+    background = labels.background
     empty = [r for r in records if r.values.values == (background,)]
     if empty:
         yield f"{len(empty)} of {len(records)} masks hold background only: {_some(empty)}"
@@ -404,7 +413,10 @@ def _warnings(pairs: Pairs, records: Sequence[FileRecord], labels: LabelMap) -> 
     alike = [g for g in _groups(filled, lambda r: r.mask_sha256).values() if len(g) > 1]
     for group in alike[:5]:
         yield f"the same mask for {len(group)} images: {_some(group)}"
-    yield from _inverted(records, background)
+    if not labels.overlapping:
+        yield from _inverted(records, background)
+    else:
+        yield from _lacking(records, labels)
     wild = [r for r in records if r.high > 1e6 * max(1, abs(_bulk(r)))]
     if wild:
         yield f"single values far beyond all others: {_some(wild)}"
@@ -434,6 +446,18 @@ def _inverted(records: Sequence[FileRecord], background: int) -> Iterable[str]:
     ]
     if odd and len(odd) <= len(records) // 5:
         yield f"background and foreground look exchanged: {_some(odd)} ({1 - usual:.0%} foreground elsewhere)"
+
+
+def _lacking(records: Sequence[FileRecord], labels: LabelMap) -> Iterable[str]:
+    """Overlapping classes that no mask holds."""
+    seen = {value for record in records for value in record.values.values if value != labels.ignore}
+    empty = [
+        name
+        for bit, name in zip(labels.values, labels.names, strict=True)
+        if not any(value & bit for value in seen)
+    ]
+    if empty:
+        yield f"no mask holds {', '.join(empty)}: it cannot be learnt"
 
 
 def _groups(records: Iterable[FileRecord], key: Callable[[FileRecord], K]) -> dict[K, list[FileRecord]]:

@@ -130,6 +130,10 @@ def described(
     small = (
         f"; objects of less than {plan.min_area} pixels in area are not written" if plan.min_area > 1 else ""
     )
+    regions = (
+        f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
+        f"{100 * data.touching:.0f} % touch another{small}"
+    )
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
     )
@@ -141,8 +145,7 @@ def described(
         "images": f"{kinds}, {sizes} pixels",
         **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",
-        "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
-        f"{100 * data.touching:.0f} % touch another" + small,
+        **({} if prepared.labels.overlapping else {"regions": regions}),
         "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
         "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
