@@ -5,6 +5,7 @@ every rule.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -40,6 +41,12 @@ CLIP = 5.0
 
 SMALL_OBJECT = 0.05
 """Components smaller than this share of the median object's area are taken for noise."""
+
+SIDED = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+"""A class name that says a side."""
+
+TILT = 20.0
+"""Largest rotation, in degrees, of images that have a left and a right."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +249,7 @@ def make_plan(
         foreground_share=0.0 if published else 0.33,
         class_weights=_class_weights(loss, data),
         min_area=_min_area(data, labels),
+        augmentation=_augmentation(labels),
         seed=request.seed,
     )
 
@@ -347,6 +355,11 @@ def _class_weights(loss: str, data: Fingerprint) -> tuple[float, ...]:
     if loss == "weighted-ce":
         return tuple(float(w) for w in balance(data.class_shares))
     return (1.0,) * len(data.class_shares)
+
+
+def _augmentation(labels: LabelMap) -> dict[str, Any]:
+    """Where class names tell left from right, a mirror image or an upside-down one would have them wrong."""
+    return {"flips": False, "rotation": TILT} if any(map(SIDED.search, labels.names)) else {}
 
 
 def _min_area(data: Fingerprint, labels: LabelMap) -> int:

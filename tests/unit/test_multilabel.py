@@ -363,6 +363,19 @@ def test_the_plan_gives_each_class_a_channel_and_refuses_what_needs_one_class_a_
         plan(model="unet_3_plus", options={"guided": True})
 
 
+@pytest.mark.parametrize(
+    ("names", "sided"),
+    [(("left-lung", "heart"), True), (("Lung_Right",), True), (("cleft", "bright", "leftover"), False)],
+)
+def test_images_are_not_mirrored_where_names_tell_left_from_right(
+    discs: Path, names: tuple[str, ...], sided: bool
+) -> None:
+    data = fingerprint(inspect(pairs_of(discs, DISCS)))
+    labels = LabelMap("multilabel", tuple(1 << k for k in range(len(names))), names)
+    found = make_plan(Request(), data, labels, on_cpu=True, fast_bf16=False).augmentation
+    assert found == ({"flips": False, "rotation": 20.0} if sided else {})
+
+
 def test_a_class_is_a_folder_whatever_it_is_called(discs: Path) -> None:
     assert [folder_name(name) for name in ("left lung", "a/b\\c", "..", "x.", "è")] == [
         "left lung",

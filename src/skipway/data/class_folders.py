@@ -1,7 +1,8 @@
 """One folder a class, as overlapping masks are kept: `heart/a.png`, `lung/a.png`."""
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skipway.data.layouts import list_files, natural
@@ -36,17 +37,30 @@ def class_masks(root: Path, names: Sequence[str]) -> tuple[tuple[str, Source], .
     Raises:
         DataError: no mask in any of them, or two files of one name in one folder.
     """
-    found: list[dict[str, Path]] = []
+    found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
     for name in names:
         folder = root / folder_name(name)
-        empty = not any(is_image(path) for path in folder.rglob("*"))
-        found.append({} if empty else {key: source.path for key, source in list_files(folder)})
-    every = sorted({key for files in found for key in files}, key=natural)
-    if not every:
+        if any(is_image(path) for path in folder.rglob("*")):
+            for key, source in list_files(folder):
+                found[key][name] = source.path
+    if not found:
         list_files(root)  # says what is there instead
-    return tuple((key, _source([files.get(key, ABSENT) for files in found], names)) for key in every)
+    return tuple((key, class_mask(found[key], names)) for key in sorted(found, key=natural))
 
 
-def _source(parts: Sequence[Path], names: Sequence[str]) -> Source:
+def files_by_class(mask: Source) -> dict[str, Path]:
+    """The file of each class of a mask of overlapping classes, those that it has."""
+    named = zip(mask.names, mask.parts, strict=True)
+    return {name: file for name, file in named if file != ABSENT}
+
+
+def class_mask(files: Mapping[str, Path], names: Sequence[str]) -> Source:
+    """A mask of overlapping classes out of the files of those that an image has.
+
+    Args:
+        files: By class; at least one.
+        names: All classes, in order.
+    """
+    parts = tuple(files.get(name, ABSENT) for name in names)
     first = next(part for part in parts if part != ABSENT)
-    return Source(first, kind="classes", parts=tuple(parts), names=tuple(names))
+    return Source(first, kind="classes", parts=parts, names=tuple(names))

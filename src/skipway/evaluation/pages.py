@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.class_folders import class_masks, has_class_folders
+from skipway.data.class_folders import class_mask, class_masks, files_by_class, has_class_folders
 from skipway.data.folders import twins
 from skipway.data.layouts import find_masks, list_files, natural
-from skipway.data.sources import ABSENT, Source
+from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
 from skipway.images import open_image, shown, stem_of
 
@@ -125,14 +125,13 @@ def _in_order(files: Iterable[tuple[str, Source]], names: Sequence[str]) -> Iter
     """Masks with the classes of each in the order of `names`, whatever theirs is."""
     for name, source in files:
         if names and source.kind == "classes":
-            parts = dict(zip(source.names, source.parts, strict=True))
+            parts = files_by_class(source)
             strange = sorted(parts.keys() - set(names))
             if strange:
                 expected = f"classes {', '.join(names)}"
                 fix = "use masks of the same classes, or train again with these among them"
                 raise DataError(Problem(f"masks of {', '.join(strange)}", str(source), expected, fix, "E01"))
-            ordered = tuple(parts.get(called, ABSENT) for called in names)
-            source = replace(source, parts=ordered, names=tuple(names))
+            source = class_mask(parts, names)
         yield name, source
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data.class_folders import class_mask
 from skipway.data.labels import LabelMap, has
 from skipway.data.layouts import Pair
 from skipway.data.sources import Source, set_type
@@ -137,8 +138,8 @@ def _kept(folder: Path, pair: Pair, labels: LabelMap) -> NDArray[Any]:
     """A prediction that was written, in the user's values."""
     place = Source(_place(folder, pair))
     if labels.overlapping:
-        parts = _places(folder, pair, labels)
-        place = Source(parts[0], kind="classes", parts=parts, names=labels.names)
+        files = dict(zip(labels.names, _places(folder, pair, labels), strict=True))
+        place = class_mask(files, labels.names)
     with place.open_mask() as file:
         return file.read()[0]
 

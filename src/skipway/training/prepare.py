@@ -150,9 +150,18 @@ def described(
         "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
+        **_held_back(prepared),
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
     }
+
+
+def _held_back(prepared: Prepared) -> dict[str, str]:
+    """What is not done to the images, and why."""
+    if not prepared.plan.augmentation:
+        return {}
+    turn = prepared.plan.augmentation["rotation"]
+    return {"moved": f"not mirrored, turned by {turn:g}° at most: class names tell left from right"}
 
 
 def _volumes(prepared: Prepared) -> dict[str, str]:
