@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from skipway.data.splits import split
 from skipway.data.values import summarise
 from skipway.errors import DataError, UsageError
 from skipway.evaluation import evaluate
+from skipway.evaluation.pages import _in_order
 from skipway.evaluation.sets import evaluate_sets
 from skipway.losses import LOSSES, each_class
 from skipway.metrics.baseline import by_rule, simplest_rule
@@ -34,6 +36,7 @@ from skipway.predict.predictor import Predictor
 from skipway.predict.stream import predict_array
 from skipway.report.pictures import label_colour, overlay_sets
 from skipway.tasks import Multilabel, make_task
+from skipway.training import session
 
 
 def sets_map(count: int, ignore: int | None = None) -> LabelMap:
@@ -392,6 +395,20 @@ def test_a_class_is_a_folder_whatever_it_is_called(discs: Path) -> None:
 # From end to end
 
 
+def test_a_training_leaves_out_what_is_unknown_and_not_255(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[BatchPlan] = []
+
+    def noted(**fields: Any) -> BatchPlan:
+        plans.append(BatchPlan(**fields))
+        return plans[-1]
+
+    monkeypatch.setattr(session, "BatchPlan", noted)
+    train_on(pairs_of(discs, DISCS), tmp_path / "run", steps=1, width=2, depth=2, patch=16, batch=1)
+    assert [plan.ignore for plan in plans] == [UNKNOWN]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
     """Data, run folder and what the run says of itself, after 60 steps."""
@@ -450,6 +467,32 @@ def test_probabilities_are_those_of_each_class(trained: tuple[Path, Path, dict],
     assert shares.sum(0).max() > 1.5  # a softmax adds up to 1
     for share, name in zip(shares, DISCS, strict=True):
         assert np.array_equal(share >= 0.5, np.array(Image.open(tmp_path / name / "d03.png")) > 0)
+
+
+def test_truths_are_read_in_the_order_of_the_classes_whoever_lists_them(tmp_path: Path) -> None:
+    """A truth without a folder for one of the classes is one mask a file, and is read as sets."""
+    names = ("b", "a")
+    sets = np.array([[0, 1, 2, 3]], np.uint8)
+    for k, name in enumerate(names):
+        for side in ("out", "truth"):
+            (tmp_path / side / name).mkdir(parents=True)
+            Image.fromarray((sets >> k & 1) * np.uint8(255)).save(tmp_path / side / name / "x.png")
+    labels = LabelMap("multilabel", (1, 2), names)
+    (tmp_path / "out" / "labels.json").write_text(json.dumps(labels.to_json()))
+    (tmp_path / "sets").mkdir()
+    Image.fromarray(sets).save(tmp_path / "sets" / "x.png")
+    for truth in ("truth", "sets"):
+        scored = evaluate(tmp_path / "out", tmp_path / truth)
+        assert scored.pixel_error == 0
+        assert [one.dice for one in scored.images[0].classes.values()] == [1, 1, 1]
+    Image.fromarray(sets ^ 2).save(tmp_path / "sets" / "x.png")
+    scored = evaluate(tmp_path / "out", tmp_path / "sets").images[0].classes
+    assert (scored["b"].dice, scored["a"].dice) == (1, 0)
+    ((_, other),) = _in_order(class_masks(tmp_path / "truth", ("a", "b")), names)
+    with other.open_mask() as file:
+        assert file.read()[0].tolist() == sets.tolist()
+    with pytest.raises(DataError, match="masks of a, expected classes b"):
+        list(_in_order(class_masks(tmp_path / "truth", ("a", "b")), ("b",)))
 
 
 @pytest.mark.slow

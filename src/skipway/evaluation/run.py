@@ -76,7 +76,7 @@ def _refuse_kinds(kinds: Collection[str] | None) -> None:
     """Classes that overlap have the scores of classes alone."""
     if kinds is not None and set(kinds) != {"classes"}:
         found = f"{', '.join(sorted(kinds)) or 'no score'} asked for, and the classes overlap"
-        raise UsageError(Problem(found, expected="classes", fix="leave out --scores"))
+        raise UsageError(Problem(found, expected="classes", fix="leave out --score"))
 
 
 def written_labels(pred: Path) -> LabelMap | None:
