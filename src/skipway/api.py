@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.layouts import Reading
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, UsageError
 from skipway.models import build
@@ -113,7 +114,10 @@ def train(
     val: Path | str | None = None,
     time: str | float | None = None,
     device: str | None = None,
+    layout: str | None = None,
     suffix: str | None = None,
+    pairs: Path | str | None = None,
+    colours: Path | str | None = None,
     ignore: int | None = None,
     event: Event = lambda _: None,
     **choices: Any,
@@ -128,7 +132,10 @@ def train(
         val: Validation data; the last fifth of the names by default.
         time: Wall-clock budget, seconds or text such as "20m".
         device: Where to run.
+        layout: Name of the layout of the folder, see docs/layouts.md; found by default.
         suffix: What a mask's name has that its image's has not.
+        pairs: CSV with columns image and mask, and optionally group, split and page.
+        colours: Table name,r,g,b of masks in colours.
         ignore: Mask value of pixels that nobody annotated.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
@@ -150,7 +157,12 @@ def train(
         request,
         task=task,
         val=None if val is None else Path(val),
-        suffix=suffix,
+        reading=Reading(
+            layout=layout,
+            suffix=suffix,
+            pairs=None if pairs is None else Path(pairs),
+            colours=None if colours is None else Path(colours),
+        ),
         ignore=ignore,
         device=device,
         event=event,
@@ -170,7 +182,7 @@ def train_run(
     *,
     task: str | None = None,
     val: Path | None = None,
-    suffix: str | None = None,
+    reading: Reading | None = None,
     ignore: int | None = None,
     device: str | None = None,
     event: Event,
@@ -184,7 +196,7 @@ def train_run(
         request: What the user named.
         task: See `train`.
         val: See `train`.
-        suffix: See `train`.
+        reading: What the user says about the layout.
         ignore: See `train`.
         device: See `train`.
         event: Told of what happens.
@@ -201,13 +213,19 @@ def train_run(
     where = resolve_device(device)
     if task is not None and task not in TASKS:
         raise UsageError(Problem(f"found {task!r}", "--task", ", ".join(TASKS)))
+    reading = reading or Reading()
     asked = asked_for(
-        {"images": images, "masks": masks, "val": val}, request, task=task, suffix=suffix, ignore=ignore
+        {"images": images, "masks": masks, "val": val, "pairs": reading.pairs, "colours": reading.colours},
+        request,
+        task=task,
+        layout=reading.layout,
+        suffix=reading.suffix,
+        ignore=ignore,
     )
     require_outside(output, images, masks)
     run = claim(output, asked)
-    checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
-    prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
+    checked = check_data(images, masks, task=task, reading=reading, ignore=ignore)
+    prepared = prepare(checked, request, val=val, device=where, reading=reading)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)

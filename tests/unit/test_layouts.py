@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skipway.data.layouts import find_images, find_masks, find_pairs, list_files, natural
+from skipway.data.layouts import Reading, find_images, find_masks, find_pairs, list_files, natural
 from skipway.data.names import best_rule
 from skipway.data.sources import Source
 from skipway.errors import DataError, UsageError
@@ -160,7 +160,7 @@ def test_a_mark_before_the_name_and_one_that_is_named(fill, refused):
     assert paired(find_pairs(root / "d")) == {"a": ("a.png", "mask_a.png")}
     with refused("images without masks", code="A09"):
         find_pairs(root / "e")
-    assert paired(find_pairs(root / "e", suffix="TRUTH")) == {"a": ("a.png", "aTRUTH.png")}
+    assert paired(find_pairs(root / "e", reading=Reading(suffix="TRUTH"))) == {"a": ("a.png", "aTRUTH.png")}
 
 
 def test_two_marks_are_a_question_and_unmatched_ones_are_named(fill, refused):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from skipway.data.check import inspect
-from skipway.data.layouts import find_pairs
+from skipway.data.layouts import Reading, find_pairs
 from skipway.data.splits import Split, split
 from skipway.errors import DataError, UsageError
 
@@ -151,7 +151,7 @@ def test_the_mark_of_masks_holds_for_the_validation_folder(tmp_path, make_pairs,
         (made / folder).rmdir()
     with pytest.raises(DataError, match="--suffix"):
         split(data, val=made)
-    assert split(data, val=made, suffix="_TRUTH").val == ("v/a0",)
+    assert split(data, val=made, reading=Reading(suffix="_TRUTH")).val == ("v/a0",)
 
 
 def test_masks_of_a_validation_folder_must_agree_with_each_other(tmp_path, make_pairs, save, refused):

@@ -134,7 +134,7 @@ def checked(images, masks, options):
     from skipway.training.prepare import check_data, prepare
 
     return prepare(
-        check_data(images, masks, task="objects", suffix=None),
+        check_data(images, masks, task="objects"),
         Request(options=options),
         val=None,
         device=torch.device("cpu"),

@@ -127,12 +127,22 @@ def train(
     ignore: Annotated[
         int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="How IMAGES is laid out: a name of docs/layouts.md.  [default: found]")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="CSV with columns image, mask, and perhaps group, split, page.")
+    ] = None,
     suffix: Annotated[
         str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
+    ] = None,
+    colours: Annotated[
+        Path | None, typer.Option(hidden=True, help="Table name,r,g,b of masks in colours.")
     ] = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
+    from skipway.data.layouts import Reading
     from skipway.plan import Request
 
     request = Request(
@@ -161,7 +171,7 @@ def train(
         request,
         task=task,
         val=val,
-        suffix=suffix,
+        reading=Reading(layout, suffix, pairs, colours),
         ignore=ignore,
         device=device,
         event=_events(as_json),

@@ -111,9 +111,8 @@ def inspect(
 
     Args:
         pairs: From `find_pairs`.
-        task: "classes", "objects", "multilabel", or None to take what the data say of themselves, or to tell
-            from the masks.
-        ignore: Mask value of pixels without annotation.
+        task: "classes", "objects", "multilabel", or None for what the data set states, or else the masks tell.
+        ignore: Mask value of pixels without annotation; None for what the data set states.
         labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
             looked at.
         progress: Called with (pairs done, pairs in all).
@@ -121,8 +120,9 @@ def inspect(
     Raises:
         DataError: all problems of all files at once.
     """
-    task, stated = task or pairs.stated.task, pairs.stated.ignore
-    ignore = labels.ignore if labels is not None else stated if ignore is None else ignore
+    stated = pairs.stated
+    task = stated.task if task is None else task
+    ignore = (stated.ignore if ignore is None else ignore) if labels is None else labels.ignore
     found = _look_at_all(pairs.pairs, ignore, progress)
     records = [f.record for f in found if f.record is not None]
     problems = [problem for f in found for problem in f.problems]
@@ -137,7 +137,7 @@ def inspect(
         )
     elif masks:
         try:
-            labels = infer_labels(masks, task, ignore, pairs.stated.names)
+            labels = infer_labels(masks, task, ignore, names=stated.names)
         except DataError as error:
             problems += error.problems
     if problems or labels is None:

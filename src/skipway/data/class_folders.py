@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skipway.data.layouts import list_files, natural
-from skipway.data.sources import ABSENT, Source
+from skipway.data.sources import Source
 from skipway.images import is_image
 
 
@@ -50,8 +50,8 @@ def class_masks(root: Path, names: Sequence[str]) -> tuple[tuple[str, Source], .
 
 def files_by_class(mask: Source) -> dict[str, Path]:
     """The file of each class of a mask of overlapping classes, those that it has."""
-    named = zip(mask.names, mask.parts, strict=True)
-    return {name: file for name, file in named if file != ABSENT}
+    places = mask.numbers or range(len(mask.parts))
+    return {mask.names[place]: file for place, file in zip(places, mask.parts, strict=True)}
 
 
 def class_mask(files: Mapping[str, Path], names: Sequence[str]) -> Source:
@@ -61,6 +61,7 @@ def class_mask(files: Mapping[str, Path], names: Sequence[str]) -> Source:
         files: By class; at least one.
         names: All classes, in order.
     """
-    parts = tuple(files.get(name, ABSENT) for name in names)
-    first = next(part for part in parts if part != ABSENT)
-    return Source(first, kind="classes", parts=parts, names=tuple(names))
+    there = tuple(k for k, name in enumerate(names) if name in files)
+    parts = tuple(files[names[k]] for k in there)
+    numbers = () if len(there) == len(names) else there
+    return Source(parts[0], kind="classes", parts=parts, names=tuple(names), numbers=numbers)

@@ -35,9 +35,9 @@ _OTHER_IMAGES = re.compile(
 
 def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
     """The image and the mask folder inside `root`, or, where `root` is an image folder, the one beside it."""
-    inside = _folders(root)
+    inside = subfolders(root)
     images = [folder for folder in inside if folder.name.casefold() in IMAGE_FOLDERS]
-    masks = [folder for folder in inside if folder.name.casefold() in MASK_FOLDERS]
+    masks = _mask_folders(inside)
     if images and masks and len(images) + len(masks) > 2:
         found = f"more than one folder of a kind: {some([*images, *masks])}"
         raise data_error(
@@ -46,14 +46,38 @@ def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
     if images and masks:
         return images[0], masks[0]
     if beside and not masks and root.resolve().name.casefold() in IMAGE_FOLDERS:
-        siblings = [f for f in _folders(root.resolve().parent) if f.name.casefold() in MASK_FOLDERS]
+        siblings = _mask_folders(subfolders(root.resolve().parent))
         if len(siblings) == 1:
             return root, siblings[0]
     return None
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not _ignored(p.name))
+def _mask_folders(folders: list[Path]) -> list[Path]:
+    """Folders called as folders of masks are; where there is none, those with a word behind: `labels_gold`."""
+    exact = [folder for folder in folders if folder.name.casefold() in MASK_FOLDERS]
+    known = MASK_FOLDERS - {"x", "y"}
+    return exact or [f for f in folders if re.split(r"[_\- ]", f.name.casefold())[0] in known]
+
+
+def subfolders(root: Path) -> list[Path]:
+    """Folders in a folder that hold something of the user's, by name; those that are one image are none."""
+    with os.scandir(root) as entries:
+        found = [entry.name for entry in entries if not _ignored(entry.name) and _is_folder(entry)]
+    return [root / name for name in sorted(found) if not is_image(Path(name), folder=True)]
+
+
+def files_in(root: Path) -> list[Path]:
+    """Files directly in a folder, by name, without what systems leave there; none where there is no folder."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        found = [entry.name for entry in entries if not _ignored(entry.name) and not _is_folder(entry)]
+    return [root / name for name in sorted(found)]
+
+
+def images_in(root: Path) -> list[Path]:
+    """Image files directly in a folder, by name."""
+    return [file for file in files_in(root) if is_image(file)]
 
 
 def _ignored(name: str) -> bool:

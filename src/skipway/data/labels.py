@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.sources import MOST_SETS
+from skipway.data.composites import MOST_SETS
 from skipway.data.values import MaskValues, coding_problems, regions
 from skipway.errors import DataError, Problem
 
@@ -216,6 +216,7 @@ def infer_labels(
     masks: Mapping[str, MaskValues],
     task: str | None = None,
     ignore: int | None = None,
+    *,
     names: Mapping[int, str] | None = None,
 ) -> LabelMap:
     """The label map that explains all masks of a data set.
@@ -228,7 +229,7 @@ def infer_labels(
         masks: File name to the values in it.
         task: "classes", "objects", "multilabel", or None to look.
         ignore: Value of pixels without annotation.
-        names: What overlapping classes are called, by their bit.
+        names: What values, or the bits of overlapping classes, are called, where the data set says so.
 
     Raises:
         DataError: one value only, mixed codings, traces of JPEG or of smoothing, negative values, palettes
@@ -265,8 +266,9 @@ def infer_labels(
             )
         inside = found[1] if len(found) == 2 else 1
         several = len(found) > 2 and _one_region_a_value(list(masks.values()))
-        return LabelMap("objects", (background, inside), ("background", "object"), several, None, ignore)
-    return _classes(masks, found, ignore)
+        called = ("background", "object")
+        return LabelMap("objects", (background, inside), called, several, None, ignore)
+    return _classes(masks, found, ignore, names or {})
 
 
 def _overlapping(masks: Mapping[str, MaskValues], ignore: int | None, names: Mapping[int, str]) -> LabelMap:
@@ -297,7 +299,9 @@ def _overlapping(masks: Mapping[str, MaskValues], ignore: int | None, names: Map
     return LabelMap("multilabel", bits, called, ignore=ignore)
 
 
-def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None) -> LabelMap:
+def _classes(
+    masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int | None, said: Mapping[int, str]
+) -> LabelMap:
     problems = _undeclared_ignore(masks, found, ignore)
     if len(found) > MAX_CLASSES:
         problems.append(
@@ -313,7 +317,8 @@ def _classes(masks: Mapping[str, MaskValues], found: Sequence[int], ignore: int 
     palette = next((m.palette for m in masks.values() if m.palette is not None), None)
     binary = len(found) == 2 and found[0] == 0
     names = tuple(
-        "background" if value == 0 else "foreground" if binary else f"class {value}" for value in found
+        said.get(value, "background" if value == 0 else "foreground" if binary else f"class {value}")
+        for value in found
     )
     return LabelMap("classes", tuple(found), names, False, palette, ignore)
 

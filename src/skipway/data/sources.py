@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data import composites, drawn
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, composed, open_image, open_mask, shown
-
-MOST_SETS = 62
-"""Classes that may overlap in one mask: a set of them is a number of 64 bits that leaves room for "unknown"."""
-
-ABSENT = Path()
-"""Stands for the file of a class that an image has none of."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,13 @@ class Source:
         path: The file that a user would name: the only one, or the first of several.
         page: Its page where the file is a stack.
         kind: How it is read, a key of `IMAGES` or `MASKS`.
-        parts: All files in order, where there are several; for "classes" `ABSENT` where there is none.
+        parts: All files in order, where there are several.
         names: What the parts, colours or shapes are called, where that means something.
         colours: (r, g, b) of each name.
         key: Which entry of a list of shapes.
+        coding: What part, colour or shape number k is written as, where a kind knows several ways: "ids" 1…n for
+            each object, "classes" k + 1, "bits" 2^k; empty for the way that the kind has anyway.
+        numbers: The k of each part, where it is not its place.
     """
 
     path: Path
@@ -43,11 +41,13 @@ class Source:
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     key: str = ""
+    coding: str = ""
+    numbers: tuple[int, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that is read."""
-        return tuple(part for part in self.parts if part != ABSENT) or (self.path,)
+        return self.parts or (self.path,)
 
     @property
     def whole(self) -> "Source":
@@ -93,6 +93,7 @@ class Source:
             "parts": tuple(Path(part) for part in value.get("parts", ())),
             "names": tuple(map(str, value.get("names", ()))),
             "colours": tuple((int(r), int(g), int(b)) for r, g, b in value.get("colours", ())),
+            "numbers": tuple(map(int, value.get("numbers", ()))),
         }
         return cls(**known)
 
@@ -122,49 +123,6 @@ def _channels(source: Source) -> ImageFile:
     return composed(files, decode, sum(file.channels for file in files), first.dtype)
 
 
-def _classes(source: Source) -> ImageFile:
-    """One mask a class as sets of classes: Σ 2^k over the parts k that are not 0 at a pixel, 0 for none.
-
-    Raises:
-        DataError: more classes than a set holds, no file at all, or files of different sizes or page counts.
-    """
-    if len(source.parts) > MOST_SETS or not any(part != ABSENT for part in source.parts):
-        found = f"masks of {len(source.parts)} classes" if source.parts[MOST_SETS:] else "a mask of no class"
-        expected, fix = f"1 to {MOST_SETS} classes, one file each", "leave out the classes you do not need"
-        raise DataError(Problem(found, shown(source.path), expected, fix, "E27"))
-    files = {k: open_mask(part) for k, part in enumerate(source.parts) if part != ABSENT}
-    first = next(iter(files.values()))
-    for file in files.values():
-        if (file.pages, file.size) != (first.pages, first.size):
-            for one in files.values():
-                one.close()
-            raise DataError(
-                Problem(
-                    f"{file.pages} × {file.size[0]} × {file.size[1]} (pages, rows, columns)",
-                    shown(file.path),
-                    f"{first.pages} × {first.size[0]} × {first.size[1]} like {shown(first.path)}",
-                    "the masks of one image have one size: export them again",
-                    "B04",
-                )
-            )
-    dtype = set_type(len(source.parts))
-
-    def decode(page: int, window: tuple[slice, slice]) -> NDArray[Any]:
-        present = ((k, file.read(page, window) != 0) for k, file in files.items())
-        return np.bitwise_or.reduce([inside.astype(dtype) << dtype.type(k) for k, inside in present])
-
-    return composed(list(files.values()), decode, 1, dtype)
-
-
-def set_type(classes: int) -> np.dtype[Any]:
-    """The smallest unsigned type whose bits name sets of so many classes.
-
-    >>> set_type(4).name, set_type(9).name, set_type(62).name
-    ('uint8', 'uint16', 'uint64')
-    """
-    return np.dtype(next(f"u{size}" for size in (1, 2, 4, 8) if classes <= 8 * size))
-
-
 IMAGES: Mapping[str, Callable[[Source], ImageFile]] = {
     "file": lambda source: open_image(source.path),
     "channels": _channels,
@@ -172,5 +130,11 @@ IMAGES: Mapping[str, Callable[[Source], ImageFile]] = {
 
 MASKS: Mapping[str, Callable[[Source], ImageFile]] = {
     "file": lambda source: open_mask(source.path),
-    "classes": _classes,
+    "objects": composites.objects,
+    "classes": composites.classes,
+    "colours": composites.colours,
+    "mat": composites.matlab,
+    "coco": drawn.coco,
+    "labelme": drawn.labelme,
+    "geojson": drawn.geojson,
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 from skipway.data.check import Checked, FileRecord, inspect
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Pair, find_pairs, natural
+from skipway.data.layouts import Pair, Reading, find_pairs, natural
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown, suffix_of
@@ -88,7 +88,7 @@ class Split:
 
 
 def split(
-    checked: Checked, *, val: Path | None = None, suffix: str | None = None, fraction: float = 0.2
+    checked: Checked, *, val: Path | None = None, reading: Reading | None = None, fraction: float = 0.2
 ) -> Split:
     """Divides checked data.
 
@@ -96,7 +96,7 @@ def split(
         checked: From `inspect`.
         val: A folder with images and masks of its own (found as `find_pairs` does), or a text file with one
             name of the training data a line. Left out: the last `fraction` of the names in natural order.
-        suffix: Marker of masks in a shared folder `val`, as for `find_pairs`.
+        reading: How a folder `val` is read, as for `find_pairs`.
         fraction: Share that validates without `val`, in (0, 1); at least one item.
 
     Raises:
@@ -108,7 +108,7 @@ def split(
     if val is None:
         result = _by_name(checked, fraction)
     elif Path(val).is_dir():
-        result = _by_folder(checked, Path(val), suffix)
+        result = _by_folder(checked, Path(val), reading or Reading())
     else:
         result = _by_list(checked, Path(val))
     return result
@@ -167,9 +167,11 @@ def _names_of(pair: Pair) -> set[str]:
     return {pair.name, f"{stem}{suffix_of(file)}", unicodedata.normalize("NFC", file.name)}
 
 
-def _by_folder(checked: Checked, folder: Path, suffix: str | None) -> Split:
+def _by_folder(checked: Checked, folder: Path, reading: Reading) -> Split:
     """Validation data of its own, checked like the training data and against its label map."""
-    other = inspect(find_pairs(folder, suffix=suffix), labels=checked.labels)
+    found = find_pairs(folder, reading=reading.elsewhere())
+    _refuse_other_names(checked.pairs.stated.names, found.stated.names, folder)
+    other = inspect(found, labels=checked.labels)
     _refuse_foreign(checked, other, folder)
     hashes, mask_hashes = _hashes(checked)
     pairs = {p.name: p for p in checked.pairs.pairs}
@@ -186,6 +188,22 @@ def _by_folder(checked: Checked, folder: Path, suffix: str | None) -> Split:
     result = Split(train, tuple(names), f"{shown(folder)} validates", hashes, mask_hashes, pairs, warnings)
     blank = {name for name, record in zip(names, other.records, strict=True) if record.constant}
     return _without_leak(result, blank | {r.name for r in checked.records if r.constant})
+
+
+def _refuse_other_names(known: Mapping[int, str], other: Mapping[int, str], folder: Path) -> None:
+    """One value must mean one class on both sides: shapes and class files are numbered by the names there are."""
+    differs = [value for value in known if value in other and other[value] != known[value]]
+    if differs:
+        value = differs[0]
+        raise DataError(
+            Problem(
+                f"value {value} is {other[value]}",
+                shown(folder),
+                f"{known[value]}, as in the training data",
+                "give both folders the same classes, or put both in one folder and name a list with --val",
+                "E05",
+            )
+        )
 
 
 def _hashes(checked: Checked) -> tuple[dict[str, str], dict[str, str]]:

@@ -19,7 +19,7 @@ Anything else is a `DataError` of one line, before memory is taken.
 from .codecs import MAX_PIXELS, shown
 from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
 from .geometry import Geometry
-from .reading import ImageFile, Window, composed, open_image, open_mask
+from .reading import ImageFile, Window, composed, in_memory, open_image, open_mask
 from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ImageFile",
     "Window",
     "composed",
+    "in_memory",
     "is_image",
     "open_image",
     "open_mask",

@@ -211,6 +211,26 @@ def composed(
     return _file(first.path, whole, channels, dtype, _as_stored, list(said), None)
 
 
+def in_memory(path: Path, pixels: NDArray[Any], form: str, notes: Sequence[str] = ()) -> ImageFile:
+    """An image that is decoded or drawn already.
+
+    Args:
+        path: The file that a user would name.
+        pixels: (P, C, H, W).
+        form: Name of the format.
+        notes: What a user should hear.
+    """
+    pages, channels, height, width = pixels.shape
+
+    def decode(page: int, box: Box) -> NDArray[Any]:
+        part: NDArray[Any] = pixels[page, :, slice(*box[0]), slice(*box[1])]
+        return part
+
+    bits = pixels.dtype.itemsize * 8
+    stored = Stored(form, pages, channels, (height, width), pixels.dtype, "", bits, decode, lambda: None)
+    return _file(path, stored, channels, pixels.dtype, _as_stored, list(notes), None)
+
+
 def _file(
     path: Path,
     stored: Stored,
@@ -377,6 +397,7 @@ def _colour_rule(path: Path, stored: Stored) -> str:
         path,
         f"a mask in {stored.channels}-channel colours",
         "one number a pixel",
-        "save it as a palette PNG or with one number a class",
+        "put a table name,r,g,b beside the masks (class_dict.csv) or name it with --colours; "
+        "or save it as a palette PNG",
         "E07",
     )

@@ -14,7 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.data.layouts import find_images
 from skipway.data.sources import Source
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
-from skipway.images import ImageFile, open_probabilities, output_name, shown, write_labels
+from skipway.images import ImageFile, open_probabilities, output_name, shown, suffix_of, write_labels
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.logits import Outputs
@@ -188,7 +188,8 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images):
-        file = Path(name).parent / output_name(source.path)
+        named = source.path.with_name(Path(name).name + suffix_of(source.path))
+        file = Path(name).parent / output_name(named)
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
         beside = output / file.with_name(f"{file.stem}_probabilities.tif") if options.probabilities else None
         jobs.append(_Job(source, masks, beside))

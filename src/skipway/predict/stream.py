@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
-from skipway.data.sources import set_type
 from skipway.errors import DataError, NumericalError, Problem, UsageError
 from skipway.predict.certificate import Certificate, Witness
 from skipway.predict.logits import Outputs, combine, decided, probabilities

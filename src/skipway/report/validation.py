@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.class_folders import class_mask
+from skipway.data.composites import set_type
 from skipway.data.labels import LabelMap, has
 from skipway.data.layouts import Pair
-from skipway.data.sources import Source, set_type
+from skipway.data.sources import Source
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
 from skipway.evaluation.sets import NONE

@@ -9,7 +9,7 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Volume, find_pairs, volumes
+from skipway.data.layouts import Reading, Volume, find_pairs, volumes
 from skipway.data.splits import Split, split
 from skipway.devices import fast_bf16
 from skipway.plan import Plan, Request, make_plan
@@ -76,16 +76,25 @@ def check_data(
     masks: Path | None,
     *,
     task: str | None,
-    suffix: str | None,
+    reading: Reading | None = None,
     ignore: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Pair and check the user's files.
 
+    Args:
+        images: See `find_pairs`.
+        masks: See `find_pairs`.
+        task: See `inspect`.
+        reading: What the user says about the layout.
+        ignore: See `inspect`.
+        progress: See `inspect`.
+
     Raises:
         DataError: everything that is wrong, at once.
     """
-    return inspect(find_pairs(images, masks, suffix=suffix), task, ignore=ignore, progress=progress)
+    pairs = find_pairs(images, masks, replace(reading or Reading(), task=task))
+    return inspect(pairs, task, ignore=ignore, progress=progress)
 
 
 def prepare(
@@ -94,7 +103,7 @@ def prepare(
     *,
     val: Path | None,
     device: torch.device,
-    suffix: str | None = None,
+    reading: Reading | None = None,
 ) -> Prepared:
     """Split checked data and choose every number of the training.
 
@@ -103,9 +112,9 @@ def prepare(
         request: What the user named.
         val: Validation data, see `data.splits.split`.
         device: Where the training will run.
-        suffix: What a mask's name has that its image's has not, in the validation data too.
+        reading: How a folder of validation data is read.
     """
-    divided = split(checked, val=val, suffix=suffix)
+    divided = split(checked, val=val, reading=replace(reading or Reading(), task=checked.labels.task))
     described = fingerprint(checked, divided.train)
     plan = make_plan(
         request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
