@@ -129,7 +129,7 @@ def train(
         images: Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/.
         masks: Folder of masks, or a multi-page TIFF.
         output: Run folder.
-        task: "classes" or "objects"; read from the masks by default.
+        task: "classes", "objects" or "multilabel" (classes that overlap); read from the masks by default.
         val: Validation data; the last fifth of the names by default.
         time: Wall-clock budget, seconds or text such as "20m".
         device: Where to run.
@@ -213,7 +213,7 @@ def train_run(
     began = time.perf_counter()
     where = resolve_device(device)
     if task is not None and task not in TASKS:
-        raise UsageError(Problem(f"found {task!r}", "--task", "classes or objects"))
+        raise UsageError(Problem(f"found {task!r}", "--task", ", ".join(TASKS)))
     reading = reading or Reading()
     asked = asked_for(
         {"images": images, "masks": masks, "val": val, "pairs": reading.pairs, "colours": reading.colours},

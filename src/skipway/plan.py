@@ -5,6 +5,7 @@ every rule.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -41,6 +42,12 @@ CLIP = 5.0
 
 SMALL_OBJECT = 0.05
 """Components smaller than this share of the median object's area are taken for noise."""
+
+SIDED = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+"""A class name that says a side."""
+
+TILT = 20.0
+"""Largest rotation, in degrees, of images that have a left and a right."""
 
 
 @dataclass(frozen=True)
@@ -212,10 +219,12 @@ def make_plan(
     """
     published = request.preset == "2015"
     model = request.model or ("unet_2015" if published else "unet")
-    config = _config(model, request, data, len(labels.values), narrow=on_cpu and not published)
+    config = _config(model, request, data, labels, narrow=on_cpu and not published)
     loss = request.loss or (
         "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
     )
+    if labels.overlapping:
+        _refuse_one_class_a_pixel(loss, config, published=published)
     room = _room(on_cpu=on_cpu)
     patch = _patch(request, data, _geometry(model, config), room, published=published)
     steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
@@ -242,19 +251,43 @@ def make_plan(
         foreground_share=0.0 if published else 0.33,
         class_weights=_class_weights(loss, data),
         min_area=_min_area(data, labels),
+        augmentation=_augmentation(labels),
         seed=request.seed,
     )
 
 
-def _config(model: str, request: Request, data: Fingerprint, values: int, *, narrow: bool) -> dict[str, Any]:
+def _refuse_one_class_a_pixel(loss: str, config: Mapping[str, Any], *, published: bool) -> None:
+    """What only makes sense where every pixel has one class.
+
+    Raises:
+        UsageError: a loss with the border weights, or a network that empties images by their background.
+    """
+    problems = []
+    if LOSSES[loss].weighted:
+        where = "--preset 2015" if published else f"--loss {loss}"
+        found = "border weights, which overlapping classes do not have"
+        fix = f"--loss {loss.removeprefix('weighted-')}"
+        problems.append(Problem(found, where, "a loss without them", fix))
+    if config.get("guided"):
+        found = "a gate that makes an image background, which overlapping classes do not have"
+        problems.append(Problem(found, "--set guided", fix="leave it out"))
+    if problems:
+        raise UsageError(*problems)
+
+
+def _config(
+    model: str, request: Request, data: Fingerprint, labels: LabelMap, *, narrow: bool
+) -> dict[str, Any]:
     """Arguments of the builder: the published ones, but for what the data, the machine and the user ask.
 
-    Two classes get the head that the network was published with, one sigmoid channel or two softmax ones. A network
-    of volumes takes two axes where the data are no stacks, and one that takes either takes three where the images
-    have a third axis in space; thick slices change its strides, see `models.anisotropy`.
+    Two classes get the head that the network was published with, one sigmoid channel or two softmax ones;
+    overlapping ones one sigmoid channel each. A network of volumes takes two axes where the data are no stacks, and
+    one that takes either takes three where the images have a third axis in space; thick slices change its strides,
+    see `models.anisotropy`.
     """
-    known, asked = arguments(model), request.asked
-    classes = 1 if values == 2 and published_classes(model) == 1 else values
+    known, asked, classes = arguments(model), request.asked, len(labels.values)
+    if classes == 2 and not labels.overlapping and published_classes(model) == 1:
+        classes = 1
     config: dict[str, Any] = {"in_channels": data.channels, "classes": classes}
     if known.get("ndim") == 3 and data.slices == 1:
         config["ndim"] = 2
@@ -337,6 +370,11 @@ def _class_weights(loss: str, data: Fingerprint) -> tuple[float, ...]:
     if loss == "weighted-ce":
         return tuple(float(w) for w in balance(data.class_shares))
     return (1.0,) * len(data.class_shares)
+
+
+def _augmentation(labels: LabelMap) -> dict[str, Any]:
+    """Where class names tell left from right, a mirror image or an upside-down one would have them wrong."""
+    return {"flips": False, "rotation": TILT} if any(map(SIDED.search, labels.names)) else {}
 
 
 def _min_area(data: Fingerprint, labels: LabelMap) -> int:

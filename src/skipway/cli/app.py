@@ -73,7 +73,8 @@ def train(
     ] = Path("run"),
     model: Annotated[str | None, typer.Option(help="A name of `skipway models`.  [default: unet]")] = None,
     task: Annotated[
-        str | None, typer.Option(help="classes or objects.  [default: read from the masks]")
+        str | None,
+        typer.Option(help="classes, objects or multilabel.  [default: read from the masks]"),
     ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")

@@ -96,7 +96,7 @@ def inspect(
 
     Args:
         pairs: From `find_pairs`.
-        task: "classes", "objects", or None for what the data set states, or else the masks tell.
+        task: "classes", "objects", "multilabel", or None for what the data set states, or else the masks tell.
         ignore: Mask value of pixels without annotation; None for what the data set or the masks state, if any.
         labels: The map of earlier training; masks must fit it and each other, and `task` and `ignore` are not
             looked at.
@@ -137,8 +137,10 @@ def examine(
     problems += copied_masks(_matched(pairs.pairs, records))
     masks = {str(pair.mask): r.values for pair, r in _matched(pairs.pairs, records)}
     if labels is not None:
-        problems += _foreign(masks, labels) or coding_problems(
-            masks, ignore, labels.values if labels.task == "classes" else ()
+        problems += _foreign(masks, labels) or (
+            coding_problems(masks, ignore, labels.values if labels.task == "classes" else ())
+            if not labels.overlapping
+            else []
         )
     elif masks:
         try:
@@ -155,8 +157,13 @@ def _foreign(masks: Mapping[str, MaskValues], labels: LabelMap) -> list[Problem]
     """Values that the label map does not know, file by file."""
     if labels.task == "objects":
         return []
-    known = {*labels.values, labels.ignore}
-    strange = {name: sorted(set(mask.values) - known) for name, mask in masks.items()}
+    known, every = {*labels.values, labels.ignore}, sum(labels.values)
+    strange = {
+        name: sorted(
+            v for v in mask.values if v not in known and not (labels.overlapping and 0 <= v & every == v)
+        )
+        for name, mask in masks.items()
+    }
     return [
         Problem(
             f"mask values {values[:8]} that the training masks did not have",

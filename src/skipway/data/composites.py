@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAT_BYTES = 1 << 30
 """Largest MATLAB file that is read."""
 
+MOST_SETS = 62
+"""Classes that may overlap in one mask: a set of them is a number of 64 bits that leaves room for "unknown"."""
+
 _MAT_NAMES = ("groundtruth", "segmentation", "mask", "masks", "label", "labels", "gt", "seg", "inst_map")
 
 
@@ -36,6 +39,15 @@ def smallest(highest: int) -> np.dtype[Any]:
     (dtype('uint8'), dtype('uint16'))
     """
     return np.min_scalar_type(highest)
+
+
+def set_type(classes: int) -> np.dtype[Any]:
+    """The smallest unsigned type whose bits name sets of so many classes.
+
+    >>> set_type(4).name, set_type(9).name, set_type(62).name
+    ('uint8', 'uint16', 'uint64')
+    """
+    return smallest((1 << classes) - 1)
 
 
 def counted(count: int, first: NDArray[np.bool_]) -> str:
@@ -76,7 +88,10 @@ def classes(source: "Source") -> ImageFile:
     """
     places = source.numbers or tuple(range(len(source.parts)))
     exclusive = source.coding == "classes"
-    kind = smallest(len(source.names) if exclusive else (1 << len(source.names)) - 1)
+    if not exclusive and len(source.names) > MOST_SETS:
+        found, expected = f"{len(source.names)} classes that overlap", f"at most {MOST_SETS}"
+        raise _refusal(source.path, found, expected, "leave out those that you do not need", "E27")
+    kind = smallest(len(source.names)) if exclusive else set_type(len(source.names))
     files: list[ImageFile] = []
     try:
         for path in source.parts:

@@ -31,7 +31,7 @@ class Fingerprint:
         largest: (H, W), each the largest.
         channels: Of the images.
         dtype: Of the images.
-        class_shares: Share of the annotated pixels of each class, in [0, 1].
+        class_shares: Share of the annotated pixels of each class, in [0, 1]; they add up to 1 unless classes overlap.
         objects: Connected regions other than background, in all items.
         diameter: Median over the items of 2 · sqrt(A / π), with A the median area of a region; pixels.
         touching: Share of the objects that touch another one.
@@ -135,17 +135,21 @@ def _spacing(known: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
 def _shares(checked: Checked, names: Sequence[str]) -> tuple[float, ...]:
     labels, wanted = checked.labels, set(names)
     counts = [0] * len(labels.values)
+    total = 0
     for record in checked.records:
         if record.name not in wanted:
             continue
         for value, count in zip(record.values.values, record.values.counts, strict=True):
             if value == labels.ignore:
                 continue
-            if labels.task == "objects":
+            total += count
+            if labels.overlapping:
+                for k, bit in enumerate(labels.values):
+                    counts[k] += count * bool(value & bit)
+            elif labels.task == "objects":
                 counts[int(value != labels.values[0])] += count
             else:
                 counts[labels.values.index(value)] += count
-    total = sum(counts)
     return tuple(count / total if total else 0.0 for count in counts)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data.composites import MOST_SETS
 from skipway.data.values import MaskValues, coding_problems, regions
 from skipway.errors import DataError, Problem
 
@@ -19,7 +20,10 @@ IGNORE = 255
 
 MAX_CLASSES = 255
 
-TASKS = ("classes", "objects")
+TASKS = ("classes", "objects", "multilabel")
+
+UNKNOWN = -1
+"""What `IGNORE` is where classes overlap: 255 is a set of eight of them there."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class LabelMap:
 
     Attributes:
         task: "classes": a value is a class. "objects": a value, or a connected region, is one object.
-        values: The user's value of class index 0, 1, …; for objects those of background and of inside.
+            "multilabel": classes overlap, and a value is the set of those at a pixel.
+        values: The user's value of class index 0, 1, …; for objects those of background and of inside; where
+            classes overlap the bit of each of them, 1, 2, 4, …: a set is their sum, and 0 is none of them.
         names: One for each class.
         ids: Objects only: whether every value is one object; otherwise connected regions of one value are.
         palette: The user's colours ((r, g, b), …) by value, None without a palette.
@@ -42,14 +48,31 @@ class LabelMap:
     palette: tuple[tuple[int, int, int], ...] | None = None
     ignore: int | None = None
 
-    def encode(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """Class index of every pixel.
+    @property
+    def overlapping(self) -> bool:
+        """Whether a pixel may be of several classes."""
+        return self.task == "multilabel"
+
+    @property
+    def background(self) -> int:
+        """The user's value of pixels without any class or object."""
+        return 0 if self.overlapping else self.values[0]
+
+    @property
+    def unknown(self) -> int:
+        """What `encode` gives where nothing is annotated."""
+        return UNKNOWN if self.overlapping else IGNORE
+
+    def encode(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
+        """Class index of every pixel, or the set of its classes.
 
         Args:
             mask: The user's values, whole numbers, shape (*S).
 
         Returns:
-            Indices, shape (*S); `IGNORE` where the mask holds the ignore value. For objects 0 and 1.
+            Indices, shape (*S); `IGNORE` where the mask holds the ignore value. For objects 0 and 1. Where
+            classes overlap, Σ 2^k over the indices k of the classes there, in the smallest signed type, and
+            `UNKNOWN` for the ignore value.
 
         Raises:
             DataError: a value that the training masks did not have.
@@ -58,6 +81,8 @@ class LabelMap:
         [2, 0]
         """
         mask = np.asarray(mask)
+        if self.overlapping:
+            return self._encode_sets(mask)
         if self.task == "objects":
             indices = (mask != self.values[0]).astype(np.uint8)
         else:
@@ -69,13 +94,15 @@ class LabelMap:
         return indices
 
     def decode(self, indices: NDArray[Any]) -> NDArray[Any]:
-        """The user's values of class indices, in the smallest integer type that holds them all.
+        """The user's values of class indices or sets of them, in the smallest integer type that holds them all.
 
-        Pixels of index `IGNORE` get the ignore value.
+        Pixels of index `IGNORE`, or `UNKNOWN`, get the ignore value.
 
         >>> LabelMap("classes", (0, 255), ("nothing", "cell")).decode(np.array([0, 1], np.uint8)).tolist()
         [0, 255]
         """
+        if self.overlapping:
+            return self._decode_sets(np.asarray(indices))
         table = np.zeros(256, _smallest((*self.values, *(() if self.ignore is None else (self.ignore,)))))
         table[: len(self.values)] = self.values
         if self.ignore is not None:
@@ -123,7 +150,13 @@ class LabelMap:
             raise DataError(
                 Problem(f"the label map of the run is damaged ({error})", fix="train again")
             ) from error
-        if found.task not in TASKS or len(found.names) != len(found.values) or len(found.values) < 2:
+        least = 1 if found.overlapping else 2
+        bits = tuple(1 << k for k in range(min(len(found.values), MOST_SETS)))
+        if (
+            found.task not in TASKS
+            or not least <= len(found.values) == len(found.names)
+            or (found.overlapping and found.values != bits)
+        ):
             raise DataError(Problem("the label map of the run is damaged", fix="train again"))
         return found
 
@@ -134,8 +167,24 @@ class LabelMap:
             text = f"objects ({how}, background {self.values[0]})"
         else:
             listed = ", ".join(f"{v} {n}" for v, n in zip(self.values, self.names, strict=True))
-            text = f"classes {{{listed}}}"
+            text = f"{'overlapping ' if self.overlapping else ''}classes {{{listed}}}"
         return text if self.ignore is None else f"{text}, {self.ignore} is not annotated"
+
+    def _encode_sets(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
+        every = sum(self.values)
+        unsigned = mask.astype(np.uint64)  # a negative ignore value wraps, and is put right below
+        self._refuse_unknown(mask, unsigned <= np.uint64(every))
+        sets = (unsigned & np.uint64(every)).astype(_smallest((UNKNOWN, every)))
+        if self.ignore is not None:
+            sets[mask == self.ignore] = UNKNOWN
+        return sets
+
+    def _decode_sets(self, sets: NDArray[Any]) -> NDArray[Any]:
+        ignored = () if self.ignore is None else (self.ignore,)
+        values = sets.astype(_smallest((sum(self.values), *ignored)))
+        if self.ignore is not None:
+            values[sets < 0] = self.ignore
+        return values
 
     def _refuse_unknown(self, mask: NDArray[Any], known: NDArray[np.bool_]) -> None:
         if self.ignore is not None:
@@ -153,6 +202,16 @@ class LabelMap:
         )
 
 
+def has(sets: NDArray[Any], index: int) -> NDArray[np.bool_]:
+    """Where class `index` is among the sets; nowhere where nothing is annotated.
+
+    >>> has(np.array([0, 1, 6, UNKNOWN], np.int8), 1).tolist()
+    [False, False, True, False]
+    """
+    known: NDArray[np.bool_] = sets >= 0
+    return known & ((sets >> sets.dtype.type(index)) & sets.dtype.type(1)).astype(bool)
+
+
 def infer_labels(
     masks: Mapping[str, MaskValues],
     task: str | None = None,
@@ -168,14 +227,16 @@ def infer_labels(
 
     Args:
         masks: File name to the values in it.
-        task: "classes", "objects", or None to look.
+        task: "classes", "objects", "multilabel", or None to look.
         ignore: Value of pixels without annotation.
-        names: What values are called, where the data set says so.
+        names: What values, or the bits of overlapping classes, are called, where the data set says so.
 
     Raises:
         DataError: one value only, mixed codings, traces of JPEG or of smoothing, negative values, palettes
             that differ, 255 beside small class values and not declared, or too many classes.
     """
+    if task == "multilabel":
+        return _overlapping(masks, ignore, names or {})
     problems = coding_problems(masks, ignore)
     if problems:
         raise DataError(*problems)
@@ -208,6 +269,34 @@ def infer_labels(
         called = ("background", "object")
         return LabelMap("objects", (background, inside), called, several, None, ignore)
     return _classes(masks, found, ignore, names or {})
+
+
+def _overlapping(masks: Mapping[str, MaskValues], ignore: int | None, names: Mapping[int, str]) -> LabelMap:
+    """A class for every bit that has a name, or without names for every bit up to the highest in use."""
+    every = 0
+    for name, mask in masks.items():
+        sets = set(mask.values) - {ignore}
+        if min(sets, default=0) < 0 or max(sets, default=0) >= 2**MOST_SETS:
+            raise DataError(
+                Problem(
+                    f"value {min(sets) if min(sets) < 0 else max(sets)} in a mask of overlapping classes",
+                    name,
+                    f"sums of 1, 2, 4, … of at most {MOST_SETS} classes",
+                    "one mask a class in folders of their own, or --task classes",
+                    "E27",
+                )
+            )
+        for value in sets:
+            every |= value
+    highest = max((bit.bit_length() for bit in names), default=every.bit_length())
+    if not every or every.bit_length() > highest:
+        found = f"a class {every.bit_length()}" if every else "masks without any class"
+        expected = f"classes {', '.join(names.values())}" if names else "at least one pixel of one class"
+        fix = "check that these are the masks, and that they were exported as labels"
+        raise DataError(Problem(found, next(iter(masks), ""), expected, fix, "E20"))
+    bits = tuple(1 << k for k in range(highest))
+    called = tuple(names.get(bit, f"class {k}") for k, bit in enumerate(bits, start=1))
+    return LabelMap("multilabel", bits, called, ignore=ignore)
 
 
 def _classes(
@@ -279,4 +368,4 @@ def _listed(values: Sequence[int], limit: int = 8) -> str:
     return f"{{{text}{', …' if len(values) > limit else ''}}}"
 
 
-__all__ = ["IGNORE", "TASKS", "LabelMap", "MaskValues", "infer_labels", "regions"]
+__all__ = ["IGNORE", "TASKS", "UNKNOWN", "LabelMap", "MaskValues", "has", "infer_labels", "regions"]

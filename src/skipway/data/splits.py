@@ -237,9 +237,9 @@ def _class_warnings(
     labels: LabelMap, train: Sequence[FileRecord], val: Sequence[FileRecord]
 ) -> tuple[str, ...]:
     """Classes that only one side has: the score cannot tell anything about them."""
-    if labels.task != "classes":
+    if labels.task == "objects":
         return ()
-    in_train, in_val = _values(train), _values(val)
+    in_train, in_val = _values(train, labels), _values(val, labels)
     lines = []
     for value, name in zip(labels.values, labels.names, strict=True):
         if value in in_val - in_train:
@@ -249,8 +249,12 @@ def _class_warnings(
     return tuple(lines)
 
 
-def _values(records: Iterable[FileRecord]) -> set[int]:
-    return {value for record in records for value in record.values.values}
+def _values(records: Iterable[FileRecord], labels: LabelMap) -> set[int]:
+    """Values of the classes in these masks."""
+    found = {value for record in records for value in record.values.values}
+    if not labels.overlapping:
+        return found
+    return {bit for bit in labels.values if any(value & bit for value in found - {labels.ignore})}
 
 
 def _without_leak(result: Split, constant: set[str]) -> Split:

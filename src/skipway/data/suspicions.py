@@ -51,13 +51,16 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
         records: Of the same pairs.
         labels: What the masks mean.
     """
-    background = labels.values[0]
+    background = labels.background
     yield from _reading(records)
     yield from _sizes(records)
     yield from _values(records)
     yield from _empty(records, background, labels.ignore)
     yield from _copies(records)
-    yield from _inverted(records, background)
+    if labels.overlapping:
+        yield from _lacking(records, labels)
+    else:
+        yield from _inverted(records, background)
     yield from _rings(records, labels)
     by_name = {pair.name: pair for pair in pairs}
     yield from near_copies(by_name, records)
@@ -141,6 +144,18 @@ def _inverted(records: Sequence[FileRecord], background: int) -> Iterator[Suspic
         yield _named(
             "E03", "background and foreground look exchanged", odd, f" ({1 - usual:.0%} foreground elsewhere)"
         )
+
+
+def _lacking(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
+    """Overlapping classes that no mask holds."""
+    seen = {value for record in records for value in record.values.values if value != labels.ignore}
+    empty = [
+        name
+        for bit, name in zip(labels.values, labels.names, strict=True)
+        if not any(value & bit for value in seen)
+    ]
+    if empty:
+        yield Suspicion("E22", f"no mask holds {', '.join(empty)}: it cannot be learnt", ())
 
 
 def _rings(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:

@@ -9,6 +9,7 @@ from skipway.data.labels import LabelMap
 from skipway.evaluation.conventions import conventions
 from skipway.evaluation.rules import Scheme, holds_membranes
 from skipway.evaluation.run import score_masks
+from skipway.evaluation.sets import evaluate_sets
 from skipway.metrics.summary import Evaluation
 
 Masks = tuple[str, NDArray[Any], NDArray[Any]]
@@ -26,6 +27,8 @@ def evaluate_arrays(masks: Iterable[Masks], labels: LabelMap, *, thin: bool = Fa
     Returns:
         What `evaluate` returns for files.
     """
+    if labels.overlapping:
+        return evaluate_sets(masks, labels)
     scheme = scheme_of(labels, thin=thin)
     images = tuple(score_masks(name, truth, prediction, scheme) for name, truth, prediction in masks)
     return Evaluation(images, conventions(scheme))

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data.class_folders import class_mask, class_masks, files_by_class, has_class_folders
+from skipway.data.folders import twins
 from skipway.data.layouts import find_masks, list_files, natural
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
@@ -62,12 +64,15 @@ def _read(source: Source, index: int) -> NDArray[Any]:
         return file.read(index)[0]
 
 
-def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[str, ...]]:
+def pair_pages(
+    prediction: Path, truth: Path, names: Sequence[str] = ()
+) -> tuple[tuple[Page, ...], tuple[str, ...]]:
     """Pairs predictions with truths by exact stem; a single file on each side needs no common name.
 
     Args:
         prediction: Folder or file.
         truth: Folder or file; of a folder that holds an image and a mask folder, the masks.
+        names: Classes that overlap, where they do; both sides may have a folder for each.
 
     Returns:
         Pages in natural order of their names, and warnings about predictions that have no truth.
@@ -76,8 +81,8 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
         DataError: truths without prediction, or other sizes or page counts; all of them in one error.
         UsageError: a path that does not exist.
     """
-    predictions, probabilities = _listing(prediction, list_files(prediction))
-    truths, _ = _listing(truth, find_masks(truth))
+    predictions, probabilities = _listing(prediction, _sets(prediction, names) or list_files(prediction))
+    truths, _ = _listing(truth, _sets(truth, names) or _in_order(find_masks(truth), names))
     if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
         (name,) = truths
         predictions = dict(zip([name], predictions.values(), strict=True))
@@ -107,6 +112,27 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
         raise DataError(*problems)
     pages = [one for page, count in zip(paired, counts, strict=True) for one in _unfold(page, count)]
     return tuple(pages), warnings
+
+
+def _sets(path: Path, names: Sequence[str]) -> tuple[tuple[str, Source], ...]:
+    """Masks in one folder a class, where the classes overlap and are kept like that; else nothing."""
+    found = twins(path, beside=False) if path.is_dir() else None
+    root = found[1] if found else path
+    return class_masks(root, names) if names and has_class_folders(root, names) else ()
+
+
+def _in_order(files: Iterable[tuple[str, Source]], names: Sequence[str]) -> Iterable[tuple[str, Source]]:
+    """Masks with the classes of each in the order of `names`, whatever theirs is."""
+    for name, source in files:
+        if names and source.kind == "classes":
+            parts = files_by_class(source)
+            strange = sorted(parts.keys() - set(names))
+            if strange:
+                expected = f"classes {', '.join(names)}"
+                fix = "use masks of the same classes, or train again with these among them"
+                raise DataError(Problem(f"masks of {', '.join(strange)}", str(source), expected, fix, "E01"))
+            source = class_mask(parts, names)
+        yield name, source
 
 
 def _listing(path: Path, files: Iterable[tuple[str, Source]]) -> tuple[dict[str, Source], dict[str, Path]]:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
-from skipway.errors import DataError, Problem
+from skipway.errors import DataError, Problem, UsageError
 from skipway.evaluation.conventions import conventions
 from skipway.evaluation.pages import Page, pair_pages
 from skipway.evaluation.rules import Scheme, scheme_for, surprises, survey_pages
+from skipway.evaluation.sets import evaluate_sets
 from skipway.images import shown
 from skipway.metrics.membranes import EM_THRESHOLDS, MembraneScores, membrane_scores
 from skipway.metrics.objects import object_scores
@@ -33,8 +34,8 @@ def evaluate(
     """Score predicted masks against true ones.
 
     Files are paired by exact stem (the suffix may differ), stacks page by page. What is scored follows from
-    the masks: instance maps get object scores, class maps pixel scores for every value, thin membrane
-    networks V_rand and V_info as well (`docs/metrics.md`).
+    the masks: classes that overlap get pixel scores, each for itself; instance maps get object scores, class
+    maps pixel scores for every value, thin membrane networks V_rand and V_info as well (`docs/metrics.md`).
 
     Args:
         pred: Folder of predicted masks, or one file; `<name>_probabilities.tif` beside them serve membranes.
@@ -51,8 +52,12 @@ def evaluate(
             damaged label map beside the predictions.
         UsageError: a path that does not exist, or scores that do not fit the masks.
     """
-    pages, warnings = pair_pages(Path(pred), Path(truth))
     labels = written_labels(Path(pred)) if labels is None else labels
+    overlapping = labels is not None and labels.overlapping
+    pages, warnings = pair_pages(Path(pred), Path(truth), labels.names if labels and overlapping else ())
+    if labels is not None and overlapping:
+        _refuse_kinds(kinds)
+        return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)
     survey = survey_pages(pages, labels)
     with_probabilities = [page for page in pages if page.probabilities is not None]
     scheme = scheme_for(survey, labels, kinds, probable=len(with_probabilities) == len(pages))
@@ -65,6 +70,13 @@ def evaluate(
         warnings=(*warnings, *surprises(survey, scheme)),
         thresholds=EM_THRESHOLDS if scheme.probabilities else (),
     )
+
+
+def _refuse_kinds(kinds: Collection[str] | None) -> None:
+    """Classes that overlap have the scores of classes alone."""
+    if kinds is not None and set(kinds) != {"classes"}:
+        found = f"{', '.join(sorted(kinds)) or 'no score'} asked for, and the classes overlap"
+        raise UsageError(Problem(found, expected="classes", fix="leave out --score"))
 
 
 def written_labels(pred: Path) -> LabelMap | None:

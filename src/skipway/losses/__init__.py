@@ -1,6 +1,6 @@
 """Losses: pure functions of logits and labels.
 
-Four rules hold for all of them.
+Five rules hold for all of them.
 
 - Logits have shape (B, K, *S), targets (B, *S) with class indices and `IGNORE` where nothing is known, weights
   (B, *S). S is any number of axes. K ≥ 2 is a softmax; K = 1 is a sigmoid, whose foreground is class 1, and
@@ -9,6 +9,7 @@ Four rules hold for all of them.
 - Weights multiply the entropy of a pixel. A loss without an entropy term refuses them.
 - Value and gradient are finite for every finite logit and every target, also when all of it is ignored, empty
   or full. Half precision is computed in single precision.
+- Classes that overlap are learnt by `each_class` of a loss: the mean over the channels, each a sigmoid of its own.
 """
 
 from skipway.losses.entropy import binary_cross_entropy, cross_entropy, focal
@@ -29,7 +30,7 @@ from skipway.losses.overlap import (
     tversky_loss,
     vnet_dice_loss,
 )
-from skipway.losses.rules import IGNORE, Loss
+from skipway.losses.rules import IGNORE, Loss, each_class
 from skipway.losses.similarity import ms_ssim, ms_ssim_loss
 from skipway.losses.supervision import ETAS, centre, eta_weights, presence, supervised
 from skipway.losses.table import LOSSES, Choice
@@ -44,6 +45,7 @@ __all__ = [
     "centre",
     "cross_entropy",
     "cross_entropy_dice",
+    "each_class",
     "eta_weights",
     "focal",
     "iou_loss",

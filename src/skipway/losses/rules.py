@@ -43,6 +43,35 @@ def widened(logits: Tensor) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
+def each_class(loss: Loss) -> Loss:
+    """A loss of classes that overlap: the mean over the channels of `loss`, each as a sigmoid of its own.
+
+    The cross-entropy of one channel is the binary cross-entropy, and its Dice that of its class against the
+    rest; so every loss that takes one channel serves.
+
+    Args:
+        loss: Of logits (B, 1, *S).
+
+    Returns:
+        A loss of logits (B, K, *S) and a target (B, *S) of sets, Σ 2^k over the channels k that are present,
+        below 0 where nothing is known.
+
+    >>> from skipway.losses import cross_entropy
+    >>> two = torch.tensor([[[0.0, 3.0], [0.0, -3.0]]])
+    >>> round(each_class(cross_entropy)(two, torch.tensor([[3, 1]]), None).item(), 4)
+    0.3709
+    """
+
+    def mean(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+        unknown = target < 0
+        classes = range(logits.shape[1])
+        parts = (((target >> k) & 1).masked_fill(unknown, IGNORE) for k in classes)
+        found = [loss(logits[:, k : k + 1], part, weights) for k, part in zip(classes, parts, strict=True)]
+        return torch.stack(found).mean()
+
+    return mean
+
+
 def class_maps(logits: Tensor, target: Tensor, *, background: bool = False) -> tuple[Tensor, Tensor]:
     """Probabilities p and truth y of each class, both 0 where nothing is known.
 

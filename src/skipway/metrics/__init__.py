@@ -5,7 +5,7 @@ Plain functions on numpy arrays. A score that has no value (0/0, an empty image 
 `docs/metrics.md`.
 """
 
-from skipway.metrics.baseline import otsu_mask, otsu_polarity, otsu_threshold
+from skipway.metrics.baseline import by_rule, otsu_mask, otsu_polarity, otsu_threshold, simplest_rule
 from skipway.metrics.membranes import MembraneScores, membrane_scores, segments, thin, v_info, v_rand
 from skipway.metrics.objects import (
     AP_THRESHOLDS,
@@ -30,6 +30,7 @@ __all__ = [
     "OverlapTable",
     "PixelScores",
     "average_precision",
+    "by_rule",
     "components",
     "confusion",
     "det",
@@ -45,6 +46,7 @@ __all__ = [
     "scores",
     "seg",
     "segments",
+    "simplest_rule",
     "thin",
     "v_info",
     "v_rand",

@@ -107,5 +107,35 @@ def otsu_polarity(
     return "dark" if means[1] > means[0] else "bright"
 
 
+def simplest_rule(
+    images: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]]
+) -> Literal["everywhere", "bright", "dark"]:
+    """What agrees best with the masks of one class, by the mean Dice: everything, or a side of Otsu's threshold.
+
+    Args:
+        images: Grey values, each (H, W) or channel first (C, H, W).
+        masks: True where the class is, each (H, W).
+
+    Returns:
+        What `by_rule` takes; the first of equals.
+
+    >>> simplest_rule([np.array([[1, 9, 9]])], [np.array([[True, True, True]])])
+    'everywhere'
+    """
+    rules: tuple[Literal["everywhere", "bright", "dark"], ...] = ("everywhere", "bright", "dark")
+    pairs = list(zip(images, masks, strict=True))
+    means = [
+        mean_defined(_dice(mask, by_rule(image, rule)) for image, mask in pairs)[0] or 0.0 for rule in rules
+    ]
+    return rules[int(np.argmax(means))]
+
+
+def by_rule(image: NDArray[Any], rule: Literal["everywhere", "bright", "dark"]) -> NDArray[np.bool_]:
+    """The mask of one image by a rule of `simplest_rule`, bool (H, W)."""
+    if rule == "everywhere":
+        return np.ones(image.shape[-2:], bool)
+    return otsu_mask(image, foreground=rule)
+
+
 def _dice(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float | None:
     return scores(confusion(truth, prediction, 2))[1].dice

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipway.predict.logits import class_map
+from skipway.predict.logits import decided
 from skipway.shapes import Geometry
 from skipway.tiles import Tile, round_tile, seams, tile_around
 
@@ -22,7 +22,7 @@ class Certificate:
     Attributes:
         window: Pixels that were predicted twice, in tiles and in one pass with more context around.
         max_difference: Largest absolute difference of the logits.
-        changed_labels: Pixels of the window whose class differs.
+        changed_labels: Pixels of the window whose class, or set of classes, differs.
         largest_logit: Largest absolute logit of the window, to judge the difference by.
         tiles: Tiles the image was cut into; with 1 there is no seam and nothing was predicted twice.
         tile_exact: Whether the network promises equality (no statistics over the tile, as instance norm
@@ -99,12 +99,15 @@ class Witness:
         there = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, tile.write, strict=True)]
         self._logits[:, *here] = logits[:, *there].cpu()
 
-    def compare(self, whole: Tensor, tiles: int, *, tile_exact: bool) -> Certificate:
+    def compare(
+        self, whole: Tensor, tiles: int, *, tile_exact: bool, overlapping: bool = False
+    ) -> Certificate:
         """Hold `whole`, the logits of one pass over the window, shape (K, *window), against what was seen."""
         if self._logits is None:
             raise ValueError("no tile has been seen yet")
         whole = whole.cpu()
-        changed = torch.count_nonzero(class_map(self._logits) != class_map(whole))
+        before, after = (decided(logits, overlapping=overlapping) for logits in (self._logits, whole))
+        changed = torch.count_nonzero(before != after)
         return Certificate(
             window=self.window,
             max_difference=float((self._logits - whole).abs().max()),

@@ -24,6 +24,7 @@ from skipway.images import (
     write_labels,
 )
 from skipway.predict.certificate import Certificate
+from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
@@ -69,7 +70,7 @@ class Summary:
     """What came of a folder.
 
     Attributes:
-        written: The masks, in the order of the images.
+        written: The masks, in the order of the images; where classes overlap that of the first class.
         failed: What was wrong with each image that has none.
         certificate: That of the image with the largest difference; None when nothing was predicted.
     """
@@ -98,12 +99,12 @@ class _Job:
     """One image and the files that come of it."""
 
     source: Source
-    mask: Path
+    masks: tuple[Path, ...]
     probabilities: Path | None
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        return (self.mask,) if self.probabilities is None else (self.mask, self.probabilities)
+        return self.masks if self.probabilities is None else (*self.masks, self.probabilities)
 
 
 def predict_files(
@@ -114,7 +115,8 @@ def predict_files(
     Args:
         predictor: A loaded run.
         images: Folder, searched deeply, or one file.
-        output: Folder for the masks; made where it is missing. Names and sub-folders are those of the images.
+        output: Folder for the masks; made where it is missing. Names and sub-folders are those of the images;
+            where classes overlap there is a folder for each of them, and its masks are 0 and 255.
         options: See there.
         event: Told of every file.
 
@@ -127,7 +129,7 @@ def predict_files(
         EnvironmentFault: the folder cannot be written.
     """
     predictor = predictor.using(options.outputs, options.level)
-    jobs = _jobs(images, output, options)
+    jobs = _jobs(images, output, options, predictor.task.labels)
     _make_folders(jobs)
     write_json(output / LABELS, _meaning(predictor.task.labels, options).to_json())
     written: list[Path] = []
@@ -176,21 +178,29 @@ def _naming(error: SkipwayError, source: Path) -> SkipwayError:
     return type(error)(*(Problem(str(problem), shown(source)) for problem in error.problems))
 
 
-def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
+def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) -> list[_Job]:
     """Every image with the files that come of it; nothing of the user's is among them.
 
     Raises:
-        UsageError: a file would be replaced, or two images would be written to one file.
+        UsageError: a file would be replaced, two images would be written to one file, or objects were asked
+            for where classes overlap.
     """
+    if options.objects and labels.overlapping:
+        found, fix = (
+            "the classes of this run overlap",
+            "leave it out; connected regions can be told from the masks",
+        )
+        raise UsageError(Problem(found, "--objects", fix=fix))
     if images.is_dir() and output.resolve().is_relative_to(images.resolve()):
         found = "the output lies inside the input"
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images):
         named = source.path.with_name(Path(name).name + suffix_of(source.path))
-        mask = output / Path(name).parent / output_name(named)
-        beside = mask.with_name(f"{stem_of(mask)}_probabilities.tif") if options.probabilities else None
-        jobs.append(_Job(source, mask, beside))
+        file = Path(name).parent / output_name(named)
+        masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
+        probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
+        jobs.append(_Job(source, masks, probable if options.probabilities else None))
     sources = {file.resolve() for job in jobs for file in job.source.files}
     owner: dict[Path, Source] = {}
     for job in jobs:
@@ -214,10 +224,10 @@ def _jobs(images: Path, output: Path, options: FileOptions) -> list[_Job]:
 
 def _make_folders(jobs: list[_Job]) -> None:
     try:
-        for job in jobs:
-            job.mask.parent.mkdir(parents=True, exist_ok=True)
+        for target in (target for job in jobs for target in job.targets):
+            target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        where = str(job.mask.parent)
+        where = str(target.parent)
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
@@ -242,8 +252,10 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
             certificates.append(found.certificate)
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
+    if predictor.task.labels.overlapping:
+        return write_sets(job.masks, labels, image.geometry)[0], max(certificates, key=_rank)
     colours = None if palette is None else np.asarray(palette)
-    written = write_labels(job.mask, labels, palette=colours, geometry=image.geometry)
+    written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
     return written, max(certificates, key=_rank)
 
 
@@ -258,9 +270,11 @@ def _part(maps: NDArray[np.float32], unit: range, ndim: int) -> NDArray[np.float
     return np.moveaxis(pages, 0, 1) if ndim == 3 else pages[0]
 
 
-def _decode(predictor: Predictor, class_map: NDArray[np.uint8], options: FileOptions) -> NDArray[Any]:
-    """What is written: the user's values, or object ids, in 16 bits where they fit."""
+def _decode(predictor: Predictor, class_map: NDArray[Any], options: FileOptions) -> NDArray[Any]:
+    """What is written: the user's values, or object ids, in 16 bits where they fit; sets as they are."""
     task = predictor.task
+    if task.labels.overlapping:
+        return class_map
     learned = task.labels.task == "objects"
     if not (options.objects or learned):
         return task.decode(class_map)

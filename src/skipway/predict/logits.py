@@ -11,17 +11,18 @@ from torch import Tensor
 Outputs = Literal["last", "mean"]
 
 
-def combine(outputs: Sequence[Tensor], how: Outputs = "last") -> Tensor:
+def combine(outputs: Sequence[Tensor], how: Outputs = "last", *, overlapping: bool = False) -> Tensor:
     """One set of logits out of the supervised outputs of a network.
 
     "last" takes the last output. "mean" averages *probabilities*, p = (1/n) Σ softmax(z_i), and returns
-    logits of that
-    mean: log p, or log p - log(1 - p) for a single channel. Averaging logits would be another, sharper, rule.
+    logits of that mean: log p, or log p - log(1 - p) for a single channel and for classes that overlap.
+    Averaging logits would be another, sharper, rule.
 
     Args:
         outputs: Logits of shape (B, K, *S); larger ones (valid convolutions) are cropped to the last one's
             centre, those without spatial axes (presence of foreground) are left out.
         how: "last" or "mean".
+        overlapping: Whether each channel has a sigmoid of its own.
 
     Returns:
         Logits of shape (B, K, *S).
@@ -38,7 +39,7 @@ def combine(outputs: Sequence[Tensor], how: Outputs = "last") -> Tensor:
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {how!r}")
     maps = [output for output in outputs if output.ndim > 2]
     logits = torch.stack([_centre(output, outputs[-1].shape[2:]) for output in maps])
-    if logits.shape[2] == 1:
+    if overlapping or logits.shape[2] == 1:
         inside, outside = F.logsigmoid(logits), F.logsigmoid(-logits)
         return torch.logsumexp(inside, 0) - torch.logsumexp(outside, 0)
     return torch.logsumexp(F.log_softmax(logits, 2), 0) - log(len(maps))
@@ -75,18 +76,44 @@ def class_map(logits: Tensor) -> Tensor:
     return classes
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the channels, sigmoid for a single one. Shape (K, *S) in and out."""
-    return torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, 0)
+def class_sets(logits: Tensor) -> Tensor:
+    """Set of the classes of each pixel, Σ 2^k over the channels k of logit ≥ 0: probability of at least ½.
+
+    Args:
+        logits: Shape (K, *S), K ≤ 62, finite.
+
+    Returns:
+        Tensor of shape (*S): uint8 for up to 8 classes, else int64.
+
+    >>> class_sets(torch.tensor([[3.0, -1.0, -2.0], [1.0, 0.0, -2.0]])).tolist()
+    [3, 2, 0]
+    """
+    dtype = torch.uint8 if len(logits) <= 8 else torch.int64
+    sets = torch.zeros(logits.shape[1:], dtype=dtype, device=logits.device)
+    for k in range(len(logits)):
+        sets |= (logits[k] >= 0).to(dtype) << k
+    return sets
 
 
-def log_odds(probabilities: Tensor) -> Tensor:
-    """Logits whose `probabilities` these are: log p, and log p − log(1 − p) for a single channel.
+def decided(logits: Tensor, *, overlapping: bool = False) -> Tensor:
+    """`class_sets` where classes overlap, else `class_map`."""
+    return class_sets(logits) if overlapping else class_map(logits)
+
+
+def probabilities(logits: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Softmax over the channels; sigmoid for a single one and for classes that overlap. Shape (K, *S) in and out."""
+    sigmoid = overlapping or len(logits) == 1
+    return torch.sigmoid(logits) if sigmoid else torch.softmax(logits, 0)
+
+
+def log_odds(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Logits whose `probabilities` these are: log p, and log p − log(1 − p) for a sigmoid.
 
     Shape (K, *S) in and out; a probability of 0 counts as 1e-12.
     """
     known = probabilities.clamp_min(1e-12).log()
-    return known - (1 - probabilities).clamp_min(1e-12).log() if len(probabilities) == 1 else known
+    sigmoid = overlapping or len(probabilities) == 1
+    return known - (1 - probabilities).clamp_min(1e-12).log() if sigmoid else known
 
 
 def _centre(output: Tensor, size: Sequence[int]) -> Tensor:

@@ -96,14 +96,16 @@ class Predictor:
             tile: Side of a tile in pixels; the result does not depend on it.
 
         Returns:
-            (H, W) or (Z, H, W): the user's label values, or object ids where the run learned objects.
+            (H, W) or (Z, H, W): the user's label values, or object ids where the run learned objects. Where
+            classes overlap, sets: bit k stands for class k of `task.labels.names`.
 
         Raises:
             DataError: the channels are not those of the training images.
         """
         image = channels_first(np.asarray(array), self.model.in_channels, self.ndim)
         constants = self.normalisation.constants(image)
-        found = predict_array(self.model, image, constants, tile=tile, device=self.device)
+        sets = self.task.labels.overlapping
+        found = predict_array(self.model, image, constants, tile=tile, overlapping=sets, device=self.device)
         return self.task.decode(found.labels)
 
     def check(self, image: ImageFile) -> None:
@@ -146,7 +148,14 @@ class Predictor:
         self.check(image)
         pixels, constants = seen(image, pages, self.ndim, self.normalisation)
         return predict_pixels(
-            self.model, pixels, constants, tile=tile, outputs=outputs, device=self.device, **options
+            self.model,
+            pixels,
+            constants,
+            tile=tile,
+            outputs=outputs,
+            overlapping=self.task.labels.overlapping,
+            device=self.device,
+            **options,
         )
 
     def units(self, image: ImageFile) -> tuple[range, ...]:

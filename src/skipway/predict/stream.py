@@ -7,17 +7,18 @@ their size is a matter of memory and time, never of the result.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
 from skipway.predict.certificate import Certificate, Witness
-from skipway.predict.logits import Outputs, class_map, combine, probabilities
+from skipway.predict.logits import Outputs, combine, decided, probabilities
 from skipway.predict.pixels import ArrayPixels, PagePixels, Pixels
 from skipway.shapes import Geometry
 from skipway.tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
@@ -33,9 +34,11 @@ class Options(TypedDict, total=False):
         tile: Step between tiles, in pixels; rounded down to a multiple of the stride (`Prediction.tile`
             says to what). Left out: `tiles.default_tile` with the model's width and 2 GiB.
         outputs: "last" output of the model, or the "mean" of the probabilities of all of them.
+        overlapping: Whether a pixel may be of several classes; each channel then has a sigmoid of its own, and
+            the labels are sets of classes, Σ 2^k.
         device: Where to run; the model is moved there. Left out: where the model is.
-        labels: Array to write the classes into, uint8 of shape (*S), such as a memory map. Left out: a new
-            one.
+        labels: Array to write the classes into, uint8 of shape (*S), such as a memory map; for sets the
+            smallest unsigned type that holds them. Left out: a new one.
         on_probabilities: Called for each tile with the region decided and its probabilities (K, *region),
             float32; K = 1 with sigmoid.
         on_progress: Called after each tile with the number of tiles done and of all tiles.
@@ -43,8 +46,9 @@ class Options(TypedDict, total=False):
 
     tile: int | Sequence[int] | None
     outputs: Outputs
+    overlapping: bool
     device: torch.device | str | None
-    labels: NDArray[np.uint8] | None
+    labels: NDArray[Any] | None
     on_probabilities: Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None
     on_progress: Callable[[int, int], None] | None
 
@@ -54,14 +58,14 @@ class Prediction:
     """What came of one image.
 
     Attributes:
-        labels: Class index of each pixel, shape (*S), uint8.
+        labels: Class index of each pixel, shape (*S), uint8; or its set of classes, unsigned.
         certificate: How far tiles changed the result.
         tile: Step between tiles that was used.
         tiles: Number of tiles.
         redundancy: Pixels the network computed over pixels of the image.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
     certificate: Certificate
     tile: tuple[int, ...]
     tiles: int
@@ -122,16 +126,18 @@ def predict_pixels(
     run = _Run.of(model, pixels, normalise, options)
     size, geometry = run.size, run.geometry
     step = _step(run, options.get("tile"))
-    labels = _labels(options.get("labels"), size)
+    sets = run.overlapping
+    labels = _labels(options.get("labels"), size, _label_type(model, run))
     on_probabilities, on_progress = options.get("on_probabilities"), options.get("on_progress")
     tiles = count_tiles(size, step, geometry)
     witness = Witness(size, step, geometry, seed=run.content)
     with evaluating(model):
         for done, tile in enumerate(plan_tiles(size, step, geometry), start=1):
             logits = run.logits(tile)
-            labels[tile.write] = class_map(logits).cpu().numpy()
+            labels[tile.write] = decided(logits, overlapping=sets).cpu().numpy()
             if on_probabilities:
-                on_probabilities(tile.write, probabilities(logits.float()).cpu().numpy())
+                shares = probabilities(logits.float(), overlapping=sets)
+                on_probabilities(tile.write, shares.cpu().numpy())
             if tiles > 1:
                 witness.see(tile, logits)
             if on_progress:
@@ -168,6 +174,7 @@ class _Run:
     geometry: Geometry
     constants: Constants | None
     outputs: Outputs
+    overlapping: bool
     device: torch.device
     dtype: torch.dtype
 
@@ -180,8 +187,8 @@ class _Run:
         if (device := options.get("device")) is not None:
             model.to(device)
         weight = next(model.parameters())
-        outputs = options.get("outputs", "last")
-        return cls(model, pixels, geometry, normalise, outputs, weight.device, weight.dtype)
+        outputs, sets = options.get("outputs", "last"), options.get("overlapping", False)
+        return cls(model, pixels, geometry, normalise, outputs, sets, weight.device, weight.dtype)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -200,7 +207,8 @@ class _Run:
         read = read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
         run = getattr(self.model, "frugal", self.model)  # the same numbers in less memory
         outputs = run(torch.from_numpy(read)[None].to(self.device, self.dtype))
-        logits = combine((outputs,) if isinstance(outputs, Tensor) else outputs, self.outputs)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        logits = combine(outputs, self.outputs, overlapping=self.overlapping)
         logits = logits[0][:, *tile.crop]
         # The sum is finite if all are, and costs one pass where isfinite().all() costs three.
         if not bool(torch.isfinite(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))):
@@ -241,12 +249,17 @@ def _pixel_bytes(model: nn.Module) -> int:
     return 12 * first.shape[0] * first.element_size()
 
 
-def _labels(given: NDArray[np.uint8] | None, size: tuple[int, ...]) -> NDArray[np.uint8]:
+def _label_type(model: nn.Module, run: _Run) -> np.dtype[Any]:
+    """Of class indices, or of sets of so many classes as the model has."""
+    return set_type(getattr(model, "classes", 8)) if run.overlapping else np.dtype(np.uint8)
+
+
+def _labels(given: NDArray[Any] | None, size: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if given is None:
-        return np.empty(size, np.uint8)
-    if given.shape != size or given.dtype != np.uint8:
+        return np.empty(size, dtype)
+    if given.shape != size or given.dtype != dtype:
         found = f"an array of {given.dtype} {given.shape} for the labels"
-        raise UsageError(Problem(found, "labels", f"uint8 {size}"))
+        raise UsageError(Problem(found, "labels", f"{dtype} {size}"))
     return given
 
 
@@ -254,4 +267,5 @@ def _certify(run: _Run, witness: Witness, tiles: int) -> Certificate:
     if tiles == 1:
         whole = tuple(slice(0, side) for side in run.size)
         return Certificate(whole, 0.0, 0, 0.0, tiles, run.geometry.tile_exact)
-    return witness.compare(run.logits(witness.tile), tiles, tile_exact=run.geometry.tile_exact)
+    again, exact = run.logits(witness.tile), run.geometry.tile_exact
+    return witness.compare(again, tiles, tile_exact=exact, overlapping=run.overlapping)

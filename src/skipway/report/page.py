@@ -25,6 +25,7 @@ class Case:
         prediction: The same.
         objects: Whether the labels are object ids.
         ignore: Value in `truth` that does not count, or None.
+        sets: Whether the labels are sets of overlapping classes, Σ 2^k.
     """
 
     name: str
@@ -33,13 +34,14 @@ class Case:
     prediction: np.ndarray
     objects: bool = False
     ignore: int | None = None
+    sets: bool = False
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One class: the value in the user's masks, the index in the network, and a name."""
+    """One class: the value in the user's masks, or its name where classes overlap, the index, and a name."""
 
-    value: int
+    value: int | str
     index: int
     name: str = ""
 
@@ -206,6 +208,12 @@ def _shown(case: Case) -> _Shown:
         case.image, case.truth, case.prediction, objects=case.objects, ignore=case.ignore
     )
     height, width = kind[window].shape
+    truth, found = (
+        pictures.overlay_sets(case.image, labels)[window]
+        if case.sets
+        else pictures.colour_labels(labels[window])
+        for labels in (case.truth, predicted)
+    )
     note = f"{width} × {height} pixels"
     if kind[window].shape != kind.shape:
         note += f" at x {window[1].start}, y {window[0].start} of {kind.shape[1]} × {kind.shape[0]}"
@@ -214,8 +222,8 @@ def _shown(case: Case) -> _Shown:
         note=note,
         panels=(
             _Panel("input", pictures.data_uri(pictures.stretch(case.image)[window], photo=True)),
-            _Panel("truth", pictures.data_uri(pictures.colour_labels(case.truth[window]))),
-            _Panel("prediction", pictures.data_uri(pictures.colour_labels(predicted[window]))),
+            _Panel("truth", pictures.data_uri(truth, photo=case.sets)),
+            _Panel("prediction", pictures.data_uri(found, photo=case.sets)),
             _Panel("errors", pictures.data_uri(marked[window], photo=True)),
         ),
         size=(width, height),

@@ -114,6 +114,35 @@ def overlay(image: np.ndarray, labels: np.ndarray, *, outline: bool = True) -> n
     return np.where((labels != 0)[..., None], _blend(picture, colour_labels(labels), 0.5), picture)
 
 
+def overlay_sets(image: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """The image, darkened, with a veil in the colour of each overlapping class, mixed where they overlap.
+
+    Args:
+        image: (H, W) or (C, H, W).
+        sets: Σ 2^k over the classes k of each pixel (H, W), below 0 where nothing is known; class k has the
+            colour of label k + 1.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+    """
+    picture = (stretch(image) * 0.7).astype(np.uint8)
+    _same_size(picture, sets)
+    known = np.where(sets < 0, 0, sets).astype(np.int64)
+    total, count = np.zeros(picture.shape), np.zeros(sets.shape)
+    outlines = []
+    for k in range(int(known.max(initial=0)).bit_length()):
+        inside = (known >> k) & 1
+        colour = np.array(label_colour(k + 1))
+        total += inside[..., None] * colour
+        count += inside
+        outlines.append((edges(inside), colour))
+    mixed = total / np.maximum(count, 1)[..., None]
+    picture = np.where((count > 0)[..., None], _blend(picture, mixed, 0.35), picture)
+    for where, colour in outlines:
+        picture[where] = colour
+    return picture
+
+
 def errors(
     truth: np.ndarray, prediction: np.ndarray, *, objects: bool = False, ignore: int | None = None
 ) -> np.ndarray:

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.data.class_folders import class_mask
+from skipway.data.composites import set_type
+from skipway.data.labels import LabelMap, has
 from skipway.data.layouts import Pair
+from skipway.data.sources import Source
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
-from skipway.images import open_mask, write_labels
-from skipway.losses import IGNORE
-from skipway.metrics.baseline import otsu_mask, otsu_polarity
+from skipway.evaluation.sets import NONE
+from skipway.images import write_labels
+from skipway.metrics.baseline import by_rule, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
+from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
 from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
 from skipway.runs import Run
@@ -57,7 +62,7 @@ def validate_run(
     baseline, simple_score, _ = _scored(prepared, _baseline(prepared, class_map))
     figures = {"score": score, "scored": scored, "baseline": simple_score, "baseline_name": method}
     run.write("evaluation", {"evaluation": evaluation.to_json(), **figures})
-    names, split = prepared.labels.names, prepared.split
+    split = prepared.split
     page = ReportInput(
         title=run.path.resolve().name,
         facts={key: text for key, text in facts.items() if key != "command"},
@@ -66,7 +71,7 @@ def validate_run(
         validation=evaluation.to_json(),
         cases=_cases(folder, prepared, evaluation),
         plan=prepared.plan.to_json(),
-        labels=[LabelRow(value, i, names[i]) for i, value in enumerate(prepared.labels.values)],
+        labels=_label_rows(prepared.labels),
         split=SplitFacts(split.train, split.val, split.rule),
         versions=versions,
         command=facts["command"],
@@ -74,6 +79,14 @@ def validate_run(
         warnings=warnings,
     )
     write_report(run.path / "report.html", page)
+
+
+def _label_rows(labels: LabelMap) -> list[LabelRow]:
+    """The classes, background first; overlapping ones go by name and number, for nobody ever saw their bits."""
+    if not labels.overlapping:
+        rows = zip(labels.values, labels.names, strict=True)
+        return [LabelRow(value, i, name) for i, (value, name) in enumerate(rows)]
+    return [LabelRow(name, i, name) for i, name in enumerate((NONE, *labels.names))]
 
 
 def _scored(prepared: Prepared, masks: Iterable[Masks]) -> tuple[Evaluation, float | None, int]:
@@ -85,7 +98,8 @@ def _scored(prepared: Prepared, masks: Iterable[Masks]) -> tuple[Evaluation, flo
             scores.append(prepared.task.score(decoded, truth))
             yield name, truth, decoded
 
-    thin = holds_membranes(read_mask(pair) for pair in prepared.split.val_pairs)
+    masks_of_val = (read_mask(pair) for pair in prepared.split.val_pairs)
+    thin = not prepared.labels.overlapping and holds_membranes(masks_of_val)
     evaluation = evaluate_arrays(passing(), prepared.labels, thin=thin)
     return evaluation, *mean_defined(scores)
 
@@ -97,9 +111,7 @@ def _predictions(
     total = len(prepared.split.val_pairs)
     pages = predicted_pages(predictor, prepared.val_volumes)
     for done, (pair, decoded) in enumerate(pages, start=1):
-        path = _place(folder, pair)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(path, decoded)
+        _keep(folder, pair, decoded, prepared.labels)
         event({"event": "file", "name": f"validation {pair.name}", "done": done, "of": total})
         yield pair.name, read_mask(pair), decoded
 
@@ -108,11 +120,39 @@ def _place(folder: Path, pair: Pair) -> Path:
     return folder / f"{pair.name}.tif"
 
 
-def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.uint8]]]:
+def _places(folder: Path, pair: Pair, labels: LabelMap) -> tuple[Path, ...]:
+    """Where the masks of overlapping classes are, one each."""
+    return class_files(folder, Path(f"{pair.name}.png"), labels.names)
+
+
+def _keep(folder: Path, pair: Pair, decoded: NDArray[Any], labels: LabelMap) -> None:
+    """Write a prediction as `predict` does."""
+    if labels.overlapping:
+        write_sets(_places(folder, pair, labels), labels.encode(decoded))
+    else:
+        path = _place(folder, pair)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(path, decoded)
+
+
+def _kept(folder: Path, pair: Pair, labels: LabelMap) -> NDArray[Any]:
+    """A prediction that was written, in the user's values."""
+    place = Source(_place(folder, pair))
+    if labels.overlapping:
+        files = dict(zip(labels.names, _places(folder, pair, labels), strict=True))
+        place = class_mask(files, labels.names)
+    with place.open_mask() as file:
+        return file.read()[0]
+
+
+def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.integer[Any]]]]:
     """The simplest method by name: Otsu's threshold for two classes, the commonest class for more.
 
-    Which side of the threshold is the foreground is decided on training images.
+    Which side of the threshold is the foreground is decided on training images. Of overlapping classes each
+    has its own simplest rule.
     """
+    if prepared.labels.overlapping:
+        return _simplest_sets(prepared)
     if len(prepared.labels.values) == 2:
         judges = prepared.split.train_pairs[:JUDGES]
         side = otsu_polarity(
@@ -128,6 +168,24 @@ def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.uint
     )
 
 
+def _simplest_sets(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.integer[Any]]]]:
+    """Each class everywhere, or on one side of Otsu's threshold, whichever suits the training images best."""
+    labels, judges = prepared.labels, prepared.split.train_pairs[:JUDGES]
+    images = [_pixels(pair) for pair in judges]
+    targets = [labels.encode(read_mask(pair)) for pair in judges]
+    classes = range(len(labels.values))
+    rules = [simplest_rule(images, [has(target, k) for target in targets]) for k in classes]
+
+    def sets(pair: Pair) -> NDArray[np.integer[Any]]:
+        pixels, dtype = _pixels(pair), set_type(len(rules))
+        parts = [by_rule(pixels, rule).astype(dtype) << dtype.type(k) for k, rule in enumerate(rules)]
+        return np.asarray(np.bitwise_or.reduce(parts))
+
+    said = {"everywhere": "everywhere", "bright": "Otsu bright", "dark": "Otsu dark"}
+    listed = ", ".join(f"{name} {said[rule]}" for name, rule in zip(labels.names, rules, strict=True))
+    return f"the simplest rule of each class ({listed})", sets
+
+
 def _pixels(pair: Pair) -> NDArray[Any]:
     with pair.image.open_image() as image:
         return image.read(pair.image.page or 0)
@@ -137,7 +195,7 @@ def _foreground(prepared: Prepared, pair: Pair) -> NDArray[np.bool_]:
     return prepared.task.target(read_mask(pair)) == 1
 
 
-def _baseline(prepared: Prepared, class_map: Callable[[Pair], NDArray[np.uint8]]) -> Iterator[Masks]:
+def _baseline(prepared: Prepared, class_map: Callable[[Pair], NDArray[np.integer[Any]]]) -> Iterator[Masks]:
     """The simplest method on the validation images, decoded as the network's class maps are."""
     for pair in prepared.split.val_pairs:
         yield pair.name, read_mask(pair), prepared.task.decode(class_map(pair))
@@ -152,11 +210,9 @@ def _cases(folder: Path, prepared: Prepared, evaluation: Evaluation) -> list[Cas
     for scores in evaluation.worst(CASES):
         pair = pairs[scores.name]
         mask = read_mask(pair)
-        with open_mask(_place(folder, pair)) as file:
-            decoded = file.read()[0]
+        decoded = _kept(folder, pair, labels)
         truth = labels.instances(mask) if objects else task.target(mask)
         prediction = decoded if objects else labels.encode(decoded)
-        cases.append(
-            Case(scores.name, _pixels(pair), truth, prediction, objects, None if objects else IGNORE)
-        )
+        ignore, sets = None if objects else labels.unknown, labels.overlapping
+        cases.append(Case(scores.name, _pixels(pair), truth, prediction, objects, ignore, sets))
     return cases

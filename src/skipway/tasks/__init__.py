@@ -8,13 +8,17 @@ from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
 from skipway.tasks.classes import Classes
+from skipway.tasks.multilabel import Multilabel
 from skipway.tasks.objects import Objects
 
-__all__ = ["TASKS", "Classes", "Objects", "Task", "make_task"]
+__all__ = ["TASKS", "Classes", "Multilabel", "Objects", "Task", "make_task"]
 
 
 class Task(Protocol):
-    """The contract of a task. Masks are the user's own (*S) integer arrays, class maps are uint8 (*S)."""
+    """The contract of a task. Masks are the user's own (*S) integer arrays, class maps are unsigned (*S).
+
+    A class map holds class indices, or where `labels.overlapping` sets of them, Σ 2^k.
+    """
 
     @property
     def labels(self) -> LabelMap:
@@ -31,15 +35,15 @@ class Task(Protocol):
         """What `score` returns, as it is printed."""
         ...
 
-    def target(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """Class index of every pixel, `IGNORE` where nothing is known."""
+    def target(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
+        """Class index of every pixel, or set of them; `labels.unknown` where nothing is known."""
         ...
 
     def weights(self, mask: NDArray[Any]) -> NDArray[np.float32]:
         """Loss weight of every pixel, w_c + border term of the 2015 paper."""
         ...
 
-    def decode(self, class_map: NDArray[np.uint8]) -> NDArray[Any]:
+    def decode(self, class_map: NDArray[Any]) -> NDArray[Any]:
         """What is written for the user: their own values, or object ids."""
         ...
 
@@ -48,7 +52,11 @@ class Task(Protocol):
         ...
 
 
-TASKS: Mapping[str, type[Classes] | type[Objects]] = {"classes": Classes, "objects": Objects}
+TASKS: Mapping[str, type[Classes] | type[Objects] | type[Multilabel]] = {
+    "classes": Classes,
+    "objects": Objects,
+    "multilabel": Multilabel,
+}
 
 
 def make_task(labels: LabelMap, class_weights: tuple[float, ...], min_area: int) -> Task:

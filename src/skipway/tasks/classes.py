@@ -34,7 +34,7 @@ class Classes:
         """One channel a class."""
         return len(self.labels.values)
 
-    def target(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+    def target(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
         """Class index of every pixel."""
         return self.labels.encode(mask)
 
@@ -44,7 +44,7 @@ class Classes:
         known = np.where(target == IGNORE, np.uint8(0), target)
         return by_class(target, self.class_weights) + border_weights(regions(known, diagonals=False))
 
-    def decode(self, class_map: NDArray[np.uint8]) -> NDArray[Any]:
+    def decode(self, class_map: NDArray[Any]) -> NDArray[Any]:
         """The user's own label values."""
         return self.labels.decode(class_map)
 
@@ -53,13 +53,13 @@ class Classes:
         table = confusion(self._counted(mask), self._counted(decoded), self.outputs, ignore=self.outputs)
         return mean_defined(one.dice for one in scores(table)[1:])[0]
 
-    def _counted(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+    def _counted(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
         """Class indices, with the number of classes where nothing is annotated."""
         indices = self.labels.encode(mask)
         return np.where(indices == IGNORE, np.uint8(self.outputs), indices)
 
 
-def by_class(target: NDArray[np.uint8], class_weights: tuple[float, ...]) -> NDArray[np.float32]:
+def by_class(target: NDArray[np.integer[Any]], class_weights: tuple[float, ...]) -> NDArray[np.float32]:
     """w_c(x): the weight of each pixel's class; 0 where the class is not known."""
     table = np.zeros(256, np.float32)
     table[: len(class_weights)] = class_weights

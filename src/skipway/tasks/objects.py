@@ -33,7 +33,7 @@ class Objects:
     score_name = "AP of objects at IoU 0.5"
     outputs = 2
 
-    def target(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+    def target(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
         """1 on objects, 0 on background and on the border between objects that touch."""
         target = separate_touching(self.labels.instances(mask)).astype(np.uint8)
         return np.where(self._unknown(mask), np.uint8(IGNORE), target)
@@ -44,7 +44,7 @@ class Objects:
         target = self.target(mask)
         return by_class(target, self.class_weights) + border_weights(np.where(target == 1, ids, 0))
 
-    def decode(self, class_map: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def decode(self, class_map: NDArray[Any]) -> NDArray[np.int32]:
         """Object ids 1…n, 0 is background. Shape (*S) in and out.
 
         Gaps are closed only where the target drew them: between objects that had ids of their own.

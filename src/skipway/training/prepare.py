@@ -148,6 +148,10 @@ def described(
     small = (
         f"; objects of less than {plan.min_area} pixels in area are not written" if plan.min_area > 1 else ""
     )
+    regions = (
+        f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
+        f"{100 * data.touching:.0f} % touch another{small}"
+    )
     config = ", ".join(
         f"{key} {value}" for key, value in plan.config.items() if key not in ("in_channels", "classes")
     )
@@ -159,15 +163,23 @@ def described(
         "images": f"{kinds}, {sizes} pixels",
         **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",
-        "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
-        f"{100 * data.touching:.0f} % touch another" + small,
+        **({} if prepared.labels.overlapping else {"regions": regions}),
         "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
         "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
+        **_held_back(prepared),
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
     }
+
+
+def _held_back(prepared: Prepared) -> dict[str, str]:
+    """What is not done to the images, and why."""
+    if not prepared.plan.augmentation:
+        return {}
+    turn = prepared.plan.augmentation["rotation"]
+    return {"moved": f"not mirrored, turned by {turn:g}° at most: class names tell left from right"}
 
 
 def _volumes(prepared: Prepared) -> dict[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skipway.data.augment import Augmentation
 from skipway.data.layouts import Pair, Volume
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
-from skipway.losses import LOSSES, Loss
+from skipway.losses import LOSSES, Loss, each_class
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
@@ -79,8 +79,11 @@ def run_training(
         n=len(samples),
         margin=min(model.geometry.margins.values()),
         foreground=plan.foreground_share,
+        ignore=prepared.labels.unknown,
     )
     loss = LOSSES[plan.loss].function
+    if prepared.labels.overlapping:
+        loss = each_class(loss)
     affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.size(plan.ndim))
     watched = _spread(prepared.val_volumes, min(WATCHED, max(2, affordable)))
     watch = _Watch(prepared, watched, device, loss)
@@ -167,7 +170,7 @@ class _Watch:
 
         with volume.image.open_image() as image:
             found = predictor.predict_pages(image, volume.pages, on_probabilities=keep)
-        logits = log_odds(torch.from_numpy(probabilities))[None]
+        logits = log_odds(torch.from_numpy(probabilities), overlapping=task.labels.overlapping)[None]
         target = torch.from_numpy(task.target(mask).astype(np.int64))[None]
         weights = torch.from_numpy(task.weights(mask))[None] if self._prepared.plan.weighted else None
         pages = zip(by_page(task.decode(found.labels)), by_page(mask), strict=True)
