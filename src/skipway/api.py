@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.groups import NONE
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, UsageError
 from skipway.models import build
@@ -115,6 +116,8 @@ def train(
     device: str | None = None,
     suffix: str | None = None,
     ignore: int | None = None,
+    groups: Path | str | None = None,
+    fold: str | None = None,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -125,11 +128,15 @@ def train(
         masks: Folder of masks, or a multi-page TIFF.
         output: Run folder.
         task: "classes" or "objects"; read from the masks by default.
-        val: Validation data; the last fifth of the names by default.
+        val: Validation data: a folder, a list, a table with a column `split`, nnU-Net's or a run's split file.
+            By default whole groups, the end of a numbered series, or images drawn by lot: about a fifth.
         time: Wall-clock budget, seconds or text such as "20m".
         device: Where to run.
         suffix: What a mask's name has that its image's has not.
         ignore: Mask value of pixels that nobody annotated.
+        groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
+            what their names say.
+        fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -152,6 +159,8 @@ def train(
         val=None if val is None else Path(val),
         suffix=suffix,
         ignore=ignore,
+        groups=None if groups is None else str(groups),
+        fold=fold,
         device=device,
         event=event,
     )
@@ -172,6 +181,8 @@ def train_run(
     val: Path | None = None,
     suffix: str | None = None,
     ignore: int | None = None,
+    groups: str | None = None,
+    fold: str | None = None,
     device: str | None = None,
     event: Event,
 ) -> Trained:
@@ -186,6 +197,8 @@ def train_run(
         val: See `train`.
         suffix: See `train`.
         ignore: See `train`.
+        groups: See `train`.
+        fold: See `train`.
         device: See `train`.
         event: Told of what happens.
 
@@ -202,12 +215,18 @@ def train_run(
     if task is not None and task not in TASKS:
         raise UsageError(Problem(f"found {task!r}", "--task", "classes or objects"))
     asked = asked_for(
-        {"images": images, "masks": masks, "val": val}, request, task=task, suffix=suffix, ignore=ignore
+        {"images": images, "masks": masks, "val": val},
+        request,
+        task=task,
+        suffix=suffix,
+        ignore=ignore,
+        groups=groups if groups in (None, NONE) else str(Path(groups).resolve()),
+        fold=fold,
     )
     require_outside(output, images, masks)
     run = claim(output, asked)
     checked = check_data(images, masks, task=task, suffix=suffix, ignore=ignore)
-    prepared = prepare(checked, request, val=val, device=where, suffix=suffix)
+    prepared = prepare(checked, request, val=val, device=where, suffix=suffix, groups=groups, fold=fold)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)

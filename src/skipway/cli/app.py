@@ -75,8 +75,18 @@ def train(
         str | None, typer.Option(help="classes or objects.  [default: read from the masks]")
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")
+        Path | None,
+        typer.Option(
+            help="Validation: a folder like IMAGES, or a file: names, a table, splits or a run's split."
+        ),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Images of one patient: a table of name and group, or none.  [default: by their names]"
+        ),
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="The part that validates, such as 2/5.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
     time: Annotated[
         str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
@@ -162,6 +172,8 @@ def train(
         val=val,
         suffix=suffix,
         ignore=ignore,
+        groups=groups,
+        fold=fold,
         device=device,
         event=_events(as_json),
     )

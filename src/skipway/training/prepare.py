@@ -9,7 +9,8 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Volume, find_pairs, volumes
+from skipway.data.layouts import Volume, find_pairs, natural, volumes
+from skipway.data.lists import some
 from skipway.data.splits import Split, split
 from skipway.devices import fast_bf16
 from skipway.plan import Plan, Request, make_plan
@@ -95,6 +96,8 @@ def prepare(
     val: Path | None,
     device: torch.device,
     suffix: str | None = None,
+    groups: str | Path | None = None,
+    fold: str | None = None,
 ) -> Prepared:
     """Split checked data and choose every number of the training.
 
@@ -104,8 +107,10 @@ def prepare(
         val: Validation data, see `data.splits.split`.
         device: Where the training will run.
         suffix: What a mask's name has that its image's has not, in the validation data too.
+        groups: A table of groups, or "none"; see `data.splits.split`.
+        fold: Which part validates; see `data.splits.split`.
     """
-    divided = split(checked, val=val, suffix=suffix)
+    divided = split(checked, val=val, suffix=suffix, groups=groups, fold=fold, seed=request.seed)
     described = fingerprint(checked, divided.train)
     plan = make_plan(
         request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
@@ -143,13 +148,22 @@ def described(
         "labels": f"{prepared.labels} [--task]",
         "regions": f"{data.objects} in the training masks, median diameter {data.diameter:.0f} px, "
         f"{100 * data.touching:.0f} % touch another" + small,
-        "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
+        "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val, --fold]",
+        **_groups(split_),
         "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
     }
+
+
+def _groups(divided: Split) -> dict[str, str]:
+    """Which images were kept together, where any were."""
+    if not divided.groups:
+        return {}
+    names = sorted(set(divided.groups.values()), key=natural)
+    return {"groups": f"{len(names)}, {divided.grouping}: {some(names, 4)} [--groups]"}
 
 
 def _volumes(prepared: Prepared) -> dict[str, str]:
