@@ -76,17 +76,8 @@ def train(
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(
-            help="Validation: a folder like IMAGES, or a file: names, a table, splits or a run's split."
-        ),
+        typer.Option(help="Validation: a folder like IMAGES, or a file: names, a table, a split."),
     ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            help="Images of one patient: a table of name and group, or none.  [default: by their names]"
-        ),
-    ] = None,
-    fold: Annotated[str | None, typer.Option(help="The part that validates, such as 2/5.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
     time: Annotated[
         str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
@@ -138,6 +129,16 @@ def train(
     ] = None,
     suffix: Annotated[
         str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            hidden=True,
+            help="Images not to be parted: a table of name and group, or none.  [default: by their names]",
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None, typer.Option(hidden=True, help="The part of the images that validates, such as 2/5.")
     ] = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""

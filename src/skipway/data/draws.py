@@ -14,7 +14,7 @@ from skipway.data.groups import Groups
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import natural
 from skipway.data.sides import Chosen
-from skipway.data.strata import Unit, divide, lot
+from skipway.data.strata import EVEN, Unit, divide, lot
 from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown
 
@@ -88,9 +88,9 @@ def choose(
             checked, names, fraction, fold
         )  # copies of one picture, which the check for leaks refuses
     parts = (
-        divide([*units], [1 / fold.of] * fold.of)
+        divide(units, [1 / fold.of] * fold.of, tolerance=EVEN)
         if fold
-        else divide([*units], (1 - fraction, fraction), home=0)
+        else divide(units, (1 - fraction, fraction), home=0)
     )
     chosen = {n for unit, part in zip(units, parts, strict=True) if part == _held(fold) for n in unit.names}
     train, val = (tuple(n for n in names if (n in chosen) == held) for held in (False, True))

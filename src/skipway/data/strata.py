@@ -8,16 +8,20 @@ whose lots lie nearest to its border change over.
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 0.25
-"""How far the size of a part may be from its share before units change over."""
+LOOSE, EVEN = 0.5, 0.25
+"""How far the size of a part may be from its share before units change over: of one held-out side, and of folds."""
 
 _PAIRED = 32
 """Units up to which two may change over at once where no single one helps."""
+
+_TRIED = 1024
+"""Divisions up to which all are tried where that does not help either."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +61,28 @@ def divide(
     *,
     fixed: Mapping[int, int] | None = None,
     home: int | None = None,
+    tolerance: float = LOOSE,
 ) -> tuple[int, ...]:
     """The part of each unit.
 
     In order of weight: no part is empty; a class that occurs in as many units as there are parts occurs in every
-    part (in fewer units: in as many parts); sizes are within `TOLERANCE` of their shares; and as few units as possible,
-    those nearest to a border, are elsewhere than their lots say. A search for single and paired exchanges, so the
-    optimum is likely, not certain.
+    part (in fewer units: in as many parts); sizes are within `tolerance` of their shares; and as few units as possible,
+    those nearest to a border, are elsewhere than their lots say. All divisions of few units are tried; of many, single
+    and paired changes, so that the best is likely, not certain.
 
     Args:
         units: At least as many as parts.
         shares: Of the parts, adding up to 1.
         fixed: Parts that are given, by position of the unit.
         home: Part of the classes that only one unit has.
+        tolerance: How far the size of a part may be from its share, as a share of it.
 
     Returns:
         Positions in `shares`, in the order of `units`, whatever that order is.
     """
     fixed = fixed or {}
     order = sorted(range(len(units)), key=lambda i: (units[i].lot, units[i].names))
-    search = _Search([units[i] for i in order], shares, home)
+    search = _Search([units[i] for i in order], shares, home, tolerance)
     start = np.array([fixed.get(i, drawn(units[i], shares)) for i in order])
     free = np.array([i not in fixed for i in order])
     parts = search.settled(start, free)
@@ -91,7 +97,9 @@ Cost = tuple[float, float, float]
 class _Search:
     """Exchanges units between parts until nothing gets better."""
 
-    def __init__(self, units: Sequence[Unit], shares: Sequence[float], home: int | None) -> None:
+    def __init__(
+        self, units: Sequence[Unit], shares: Sequence[float], home: int | None, tolerance: float
+    ) -> None:
         classes = sorted({c for unit in units for c in unit.holds}, key=repr)
         self.holds = np.array([[c in unit.holds for c in classes] for unit in units], bool)
         self.holds = self.holds.reshape(len(units), len(classes))
@@ -102,6 +110,7 @@ class _Search:
         self.occurs = self.holds.sum(0)
         self.wanted = np.minimum(self.occurs, len(shares))
         self.home = home
+        self.room = tolerance * self.target
 
     def settled(self, parts: NDArray[np.int64], free: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The parts after every change that makes them better."""
@@ -111,7 +120,17 @@ class _Search:
             if better is None:
                 break
             state = better
-        return state.parts
+        few = len(self.target) ** int(free.sum()) <= _TRIED
+        return self._best(parts, free).parts if any(state.cost[:2]) and few else state.parts
+
+    def _best(self, parts: NDArray[Any], free: NDArray[np.bool_]) -> "_State":
+        """The best of all divisions; among equals, the one that leaves most units where their lots put them."""
+        states = []
+        for choice in product(range(len(self.target)), repeat=int(free.sum())):
+            other = parts.copy()
+            other[free] = choice
+            states.append(self._state(other))
+        return min(states, key=lambda state: (state.cost, int((state.parts != parts).sum())))
 
     def _state(self, parts: NDArray[np.int64]) -> "_State":
         count = len(self.target)
@@ -124,7 +143,7 @@ class _Search:
         lacking = (self.wanted - (held > 0).sum(0)).sum()
         if self.home is not None:
             lacking += (held[self.home, self.occurs == 1] == 0).sum()
-        beyond = np.maximum(0, np.abs(sizes - self.target) - TOLERANCE * self.target)
+        beyond = np.maximum(0, np.abs(sizes - self.target) - self.room)
         return float((numbers == 0).sum()), float(lacking), round(float(beyond.sum()), 6)
 
     def _step(self, state: "_State", free: NDArray[np.bool_]) -> "_State | None":

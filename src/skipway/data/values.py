@@ -25,6 +25,7 @@ class MaskValues:
         touching: Objects that touch another one.
         median_area: Pixels of the median region, 0 without any.
         palette: Colours of a palette file by value.
+        areas: Pixels of the regions, their 5 %, 50 % and 95 % percentiles; empty without any.
     """
 
     values: tuple[int, ...]
@@ -35,6 +36,7 @@ class MaskValues:
     touching: int = 0
     median_area: float = 0.0
     palette: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
+    areas: tuple[float, ...] = ()
 
     def share(self, value: int) -> float:
         """Share of the pixels with this value, in [0, 1]."""
@@ -80,6 +82,7 @@ def summarise(
         _touching(numbered),
         float(np.median(areas)) if len(areas) else 0.0,
         colours,
+        tuple(np.percentile(areas, (5, 50, 95)).tolist()) if len(areas) else (),
     )
 
 
