@@ -2,12 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from toys import WORDS, draw, skipway
 
+from skipway import api
+from skipway.data.augment import Augmentation
+from skipway.data.sampling import BatchPlan, make_batch
 from skipway.data.splits import Split
+from skipway.losses import LOSSES
 from skipway.runs import Run
+from skipway.training import session
 from skipway.training.claim import command_of
+from skipway.training.dataset import TrainingSet
+from skipway.training.prepare import Prepared
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +95,23 @@ def test_a_fold_that_cannot_be_writes_nothing(data, tmp_path):
         assert found == code
         assert said in text
         assert not (tmp_path / "run").exists()
+
+
+def test_validation_sees_the_images_as_they_are(first):
+    """L07: the same scores whatever the random state; what trains differs from draw to draw."""
+    prepared = Prepared.read(Run(first[0]))
+    net = api.load(first[0], "cpu").model
+    watch = session._Watch(prepared, prepared.val_volumes, torch.device("cpu"), LOSSES["ce-dice"].function)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        found.append(watch(net))
+    assert found[0] == found[1]
+    assert found[0].loss is not None
+    samples = TrainingSet(
+        prepared.split.train_pairs[:1], prepared.task, prepared.normalisation, weighted=False
+    )
+    plan = BatchPlan(seed=0, batch_size=1, patch=(48, 48), augmentation=Augmentation(), n=1)
+    images = [make_batch(samples, plan, k).image for k in (1, 2)]
+    assert not torch.equal(*images)
