@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.groups import NONE
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
 from skipway.devices import resolve_device
@@ -120,6 +121,8 @@ def train(
     pairs: Path | str | None = None,
     colours: Path | str | None = None,
     ignore: int | None = None,
+    groups: Path | str | None = None,
+    fold: str | None = None,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -130,7 +133,8 @@ def train(
         masks: Folder of masks, or a multi-page TIFF.
         output: Run folder.
         task: "classes", "objects" or "multilabel" (classes that overlap); read from the masks by default.
-        val: Validation data; the last fifth of the names by default.
+        val: Validation data: a folder, a list, a table with a column `split`, nnU-Net's or a run's split file.
+            By default whole groups, the end of a numbered series, or images drawn by lot: about a fifth.
         time: Wall-clock budget, seconds or text such as "20m".
         device: Where to run.
         layout: Name of the layout of the folder, see docs/layouts.md; found by default.
@@ -138,6 +142,9 @@ def train(
         pairs: CSV with columns image and mask, and optionally group, split and page.
         colours: Table name,r,g,b of masks in colours.
         ignore: Mask value of pixels that nobody annotated.
+        groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
+            what their names say.
+        fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -165,6 +172,8 @@ def train(
             colours=None if colours is None else Path(colours),
         ),
         ignore=ignore,
+        groups=None if groups is None else str(groups),
+        fold=fold,
         device=device,
         event=event,
     )
@@ -185,6 +194,8 @@ def train_run(
     val: Path | None = None,
     reading: Reading | None = None,
     ignore: int | None = None,
+    groups: str | None = None,
+    fold: str | None = None,
     device: str | None = None,
     event: Event,
 ) -> Trained:
@@ -199,6 +210,8 @@ def train_run(
         val: See `train`.
         reading: What the user says about the layout.
         ignore: See `train`.
+        groups: See `train`.
+        fold: See `train`.
         device: See `train`.
         event: Told of what happens.
 
@@ -222,6 +235,8 @@ def train_run(
         layout=reading.layout,
         suffix=reading.suffix,
         ignore=ignore,
+        groups=groups if groups in (None, NONE) else str(Path(groups).resolve()),
+        fold=fold,
     )
     require_outside(output, images, masks)
     run = claim(output, asked)
@@ -234,7 +249,7 @@ def train_run(
         progress=patient(event, "pairs checked"),
         before=_seen(run),
     )
-    prepared = prepare(checked, request, val=val, device=where, reading=reading)
+    prepared = prepare(checked, request, val=val, device=where, reading=reading, groups=groups, fold=fold)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)

@@ -127,3 +127,50 @@ def test_the_fingerprint_counts_only_what_trains(tmp_path, save):
     assert found.high < 100
     assert fingerprint(checked).high > 100
     assert Fingerprint.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_classes_objects_and_what_nobody_annotated_are_counted(tmp_path, save):
+    rng = np.random.default_rng(4)
+    for k in range(4):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[2:6, 2:12] = 1  # 40 pixels
+        mask[8:10, 2 : 4 + 3 * k] = 1  # 4, 10, 16, 22 pixels
+        mask[15:17, 20:25] = 2 if k == 3 else 0
+        mask[:, 28:] = 255
+        image = np.stack([rng.integers(0, 50, mask.shape), np.full(mask.shape, 7 + k)], -1).astype(np.uint8)
+        save(tmp_path / f"images/a{k}.png", np.concatenate([image, image[..., :1]], -1))
+        save(tmp_path / f"masks/a{k}.png", mask)
+    checked = inspect(find_pairs(tmp_path), "classes", ignore=255)
+    found = fingerprint(checked)
+    assert found.annotated == pytest.approx(28 / 30)
+    assert found.present == (4, 4, 1)
+    sizes = [[4, 40], [10, 40], [16, 40], [10, 22, 40]]
+    expected = np.median([np.percentile(areas, (5, 50, 95)) for areas in sizes], axis=0)
+    assert found.areas == pytest.approx(tuple(expected))
+    assert len(found.intensity) == 3
+    assert found.intensity[1] == (8.5, 8.5, 8.5)
+    assert found.intensity[0] == found.intensity[2]
+    assert fingerprint(checked, ["a3"]).present == (1, 1, 1)
+    assert fingerprint(checked, ["a3"]).intensity[1] == (10.0, 10.0, 10.0)
+    assert Fingerprint.from_json(json.loads(json.dumps(found.to_json()))) == found
+    lines = str(found).splitlines()
+    assert len(lines) == 6
+    assert "20×30" in lines[1]
+    assert lines[4] == "annotated  93.3 % of the pixels"
+    assert "in 4, 4, 1 items" in lines[3]
+
+
+def test_a_fingerprint_of_an_earlier_version_is_read():
+    value = {"n": 1, "smallest": [2, 2], "median": [2, 2], "largest": [2, 2], "channels": 1, "dtype": "uint8"}
+    value |= {
+        "class_shares": [1.0],
+        "objects": 0,
+        "diameter": 0.0,
+        "touching": 0.0,
+        "low": 0,
+        "high": 1,
+        "mean": 0.5,
+    }
+    found = Fingerprint.from_json(value)
+    assert (found.areas, found.spacing, found.annotated, found.intensity) == ((), (), 1.0, ())
+    assert "not measured" in str(found)

@@ -77,7 +77,8 @@ def train(
         typer.Option(help="classes, objects or multilabel.  [default: read from the masks]"),
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")
+        Path | None,
+        typer.Option(help="Validation: a folder like IMAGES, or a file: names, a table, a split."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
     time: Annotated[
@@ -140,6 +141,16 @@ def train(
     colours: Annotated[
         Path | None, typer.Option(hidden=True, help="Table name,r,g,b of masks in colours.")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            hidden=True,
+            help="Images not to be parted: a table of name and group, or none.  [default: by their names]",
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None, typer.Option(hidden=True, help="The part of the images that validates, such as 2/5.")
+    ] = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
@@ -174,6 +185,8 @@ def train(
         val=val,
         reading=Reading(layout, suffix, pairs, colours),
         ignore=ignore,
+        groups=groups,
+        fold=fold,
         device=device,
         event=_events(as_json),
     )

@@ -1,7 +1,7 @@
 """What the training data look like in a few numbers, and what brings an image to a common range."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.check import Checked
+from skipway.data.check import Checked, FileRecord
+from skipway.data.labels import LabelMap
 from skipway.data.layouts import volumes
+from skipway.data.ranks import order_statistics
 from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, shown
 
 _BAND_BYTES = 4 * 1024**2
+
+MEASURED = 32
+"""Items of which the percentiles of the channels are measured."""
+
+_WINDOW = 2048
 
 Constants = tuple[NDArray[np.float64], NDArray[np.float64]]
 """(offset, scale), each of shape (C,): the network sees (x - offset) / scale."""
@@ -41,6 +48,12 @@ class Fingerprint:
         slices: Pages of the median volume, consecutive pages of one file; 1 for single images.
         spacing: Median size of a pixel along (Z, Y, X) or (Y, X); None where the images do not say, or some do not.
         volumes: Whether the images have a third axis in space: more than one slice, and a size along it.
+        intensity: Of each channel the 1 %, 50 % and 99 % percentiles of the image values: medians over at most
+            `MEASURED` items spread evenly over all.
+        annotated: Share of the pixels that somebody annotated, in [0, 1].
+        present: Items in which each class occurs, in the order of `class_shares`.
+        areas: Pixels of the small (5 %), median and large (95 %) objects of an item, medians over the items that
+            have any; empty without any.
     """
 
     n: int
@@ -59,10 +72,33 @@ class Fingerprint:
     slices: int = 1
     spacing: tuple[float, ...] | None = None
     volumes: bool = False
+    intensity: tuple[tuple[float, float, float], ...] = ()
+    annotated: float = 1.0
+    present: tuple[int, ...] = ()
+    areas: tuple[float, ...] = ()
 
     def size(self, ndim: int) -> tuple[int, ...]:
         """Median size of what a network of `ndim` axes sees: (H, W) or (Z, H, W)."""
         return (self.slices, *self.median)[-ndim:]
+
+    def __str__(self) -> str:
+        """One line a subject, for people."""
+        sizes = " / ".join("×".join(map(str, size)) for size in (self.smallest, self.median, self.largest))
+        levels = "; ".join(f"{low:g} {middle:g} {high:g}" for low, middle, high in self.intensity)
+        present = ", ".join(map(str, self.present))
+        areas = " / ".join(f"{area:g}" for area in self.areas) or "none"
+        lines = {
+            "items": f"{self.n}, {self.channels} channel{'s' if self.channels != 1 else ''} of {self.dtype}",
+            "sizes": f"{sizes} (smallest / median / largest)",
+            **({"spacing": " × ".join(f"{step:g}" for step in self.spacing)} if self.spacing else {}),
+            "values": f"{self.low:g} to {self.high:g}; 1 %, 50 %, 99 % of each channel: {levels or 'not measured'}",
+            "classes": f"shares {', '.join(f'{share:.3g}' for share in self.class_shares)}"
+            + (f"; in {present} items" if present else ""),
+            "annotated": f"{100 * self.annotated:.3g} % of the pixels",
+            "objects": f"{self.objects}, area {areas} pixels (5 / 50 / 95 %), "
+            f"{100 * self.touching:.0f} % touch another",
+        }
+        return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the run folder."""
@@ -76,8 +112,7 @@ class Fingerprint:
             DataError: it is damaged.
         """
         try:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-            return cls(**fields)
+            return cls(**{key: _frozen(part) for key, part in value.items()})
         except TypeError as error:
             raise DataError(
                 Problem(f"the fingerprint of the run is damaged ({error})", fix="train again")
@@ -111,7 +146,7 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
         largest=(max(heights), max(widths)),
         channels=records[0].channels,
         dtype=records[0].dtype,
-        class_shares=_shares(checked, [r.name for r in records]),
+        class_shares=_shares(checked.labels, records),
         objects=objects,
         diameter=2 * math.sqrt(median(areas) / math.pi) if areas else 0.0,
         touching=sum(r.values.touching for r in records) / objects if objects else 0.0,
@@ -121,6 +156,15 @@ def fingerprint(checked: Checked, names: Sequence[str] | None = None) -> Fingerp
         slices=slices,
         spacing=spacing,
         volumes=slices > 1 and spacing is not None and len(spacing) == 3,
+        intensity=_intensity(checked, [r.name for r in records]),
+        annotated=_annotated(records, checked.labels.ignore),
+        present=tuple(
+            sum(column) for column in zip(*(_present(r, checked.labels) for r in records), strict=True)
+        ),
+        areas=tuple(
+            median(column)
+            for column in zip(*(r.values.areas for r in records if r.values.areas), strict=True)
+        ),
     )
 
 
@@ -132,25 +176,67 @@ def _spacing(known: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
     return tuple(float(median(sizes)) for sizes in zip(*known, strict=True))
 
 
-def _shares(checked: Checked, names: Sequence[str]) -> tuple[float, ...]:
-    labels, wanted = checked.labels, set(names)
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, whatever their depth."""
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
+
+
+def _shares(labels: LabelMap, records: Sequence[FileRecord]) -> tuple[float, ...]:
+    """Share of each class among the annotated pixels; of classes that overlap they need not sum to 1."""
+    counts = np.sum([_counts(record, labels) for record in records], axis=0)
+    total = sum(
+        count
+        for record in records
+        for value, count in zip(record.values.values, record.values.counts, strict=True)
+        if value != labels.ignore
+    )
+    return tuple((counts / max(total, 1)).tolist())
+
+
+def _present(record: FileRecord, labels: LabelMap) -> list[bool]:
+    """Which classes occur in a mask."""
+    return [count > 0 for count in _counts(record, labels)]
+
+
+def _counts(record: FileRecord, labels: LabelMap) -> list[int]:
+    """Pixels of each class of a mask; of objects, background and the rest."""
     counts = [0] * len(labels.values)
-    total = 0
-    for record in checked.records:
-        if record.name not in wanted:
+    for value, count in zip(record.values.values, record.values.counts, strict=True):
+        if value == labels.ignore:
             continue
-        for value, count in zip(record.values.values, record.values.counts, strict=True):
-            if value == labels.ignore:
-                continue
-            total += count
-            if labels.overlapping:
-                for k, bit in enumerate(labels.values):
-                    counts[k] += count * bool(value & bit)
-            elif labels.task == "objects":
-                counts[int(value != labels.values[0])] += count
-            else:
-                counts[labels.values.index(value)] += count
-    return tuple(count / total if total else 0.0 for count in counts)
+        if labels.overlapping:
+            for k, bit in enumerate(labels.values):
+                counts[k] += count * bool(value & bit)
+        elif labels.task == "objects":
+            counts[int(value != labels.values[0])] += count
+        else:
+            counts[labels.values.index(value)] += count
+    return counts
+
+
+def _annotated(records: Sequence[FileRecord], ignore: int | None) -> float:
+    pixels = [sum(record.values.counts) for record in records]
+    ignored = [0.0 if ignore is None else record.values.share(ignore) for record in records]
+    return 1 - sum(n * share for n, share in zip(pixels, ignored, strict=True)) / max(sum(pixels), 1)
+
+
+def _intensity(checked: Checked, names: Sequence[str]) -> tuple[tuple[float, float, float], ...]:
+    """Percentiles of each channel: medians over items spread evenly, of large ones the middle."""
+    step = math.ceil(len(names) / MEASURED)
+    chosen = set(names[::step])
+    found = []
+    for pair in checked.pairs.pairs:
+        if pair.name not in chosen:
+            continue
+        with pair.image.open_image() as image:
+            window = tuple(
+                slice(start := max(0, (side - _WINDOW) // 2), start + min(side, _WINDOW))
+                for side in image.size
+            )
+            pixels = image.read(pair.image.page or 0, (window[0], window[1]))
+        found.append(order_statistics([pixels], (0.01, 0.5, 0.99), shown(pair.image.path)))
+    low, middle, high = np.median(np.array(found, np.float64), axis=0).T.tolist()
+    return tuple(zip(low, middle, high, strict=True))
 
 
 @dataclass(frozen=True)
@@ -262,99 +348,3 @@ class _Bands:
                     yield band
         else:
             yield self._image
-
-
-def order_statistics(bands: Iterable[NDArray[Any]], shares: Sequence[float], name: str) -> list[list[float]]:
-    """Exact order statistics of each channel without sorting or holding the image.
-
-    Values become unsigned keys of the same order; each pass over the bands decides 16 bits of the key by a
-    histogram, so 8- and 16-bit images take one pass, 32-bit ones two, 64-bit ones four.
-
-    Args:
-        bands: (C, …) arrays of one type; iterated once for each pass.
-        shares: In [0, 1]; share q picks the ceil(q · n)-th smallest value, at least the first.
-        name: For messages.
-
-    Returns:
-        One list for each channel, values in the order of `shares`.
-
-    Raises:
-        DataError: NaN or infinite values.
-    """
-    first = next(iter(bands))
-    dtype = first.dtype
-    passes = max(1, dtype.itemsize // 2)
-    channels = first.shape[0]
-    prefixes = [[0] * len(shares) for _ in range(channels)]
-    ranks: list[list[int]] = []
-    for step in range(passes):
-        tables = _histograms(bands, prefixes, passes - step, dtype, name)
-        if not ranks:
-            total = int(tables[0][0].sum())
-            ranks = [[max(1, math.ceil(q * total)) for q in shares] for _ in range(channels)]
-        for channel in range(channels):
-            for index, prefix in enumerate(prefixes[channel]):
-                running = np.cumsum(tables[channel][prefix])
-                digit = int(np.searchsorted(running, ranks[channel][index]))
-                ranks[channel][index] -= int(running[digit - 1]) if digit else 0
-                prefixes[channel][index] = (prefix << 16) | digit
-    keys = np.array(prefixes, np.uint64)
-    return [[float(_value(key, dtype)) for key in row] for row in keys]
-
-
-def _histograms(
-    bands: Iterable[NDArray[Any]],
-    prefixes: Sequence[Sequence[int]],
-    left: int,
-    dtype: np.dtype[Any],
-    name: str,
-) -> list[dict[int, NDArray[np.int64]]]:
-    """Counts of the next 16 key bits, among the values whose decided bits equal a prefix."""
-    tables = [{prefix: np.zeros(1 << 16, np.int64) for prefix in set(row)} for row in prefixes]
-    whole = left * 16 >= dtype.itemsize * 8
-    for band in bands:
-        if dtype.kind == "f" and not np.isfinite(band).all():
-            raise DataError(
-                Problem(
-                    f"{int(np.sum(~np.isfinite(band)))} values that are NaN or infinite",
-                    name,
-                    "finite numbers",
-                    "replace them, or leave the image out",
-                    "C09",
-                )
-            )
-        for channel, table in enumerate(tables):
-            keys = _keys(np.ascontiguousarray(band[channel]).ravel())
-            digits = keys if whole and left == 1 else (keys >> keys.dtype.type(16 * (left - 1))) & 0xFFFF
-            for prefix, counts in table.items():
-                chosen = digits if whole else digits[keys >> keys.dtype.type(16 * left) == prefix]
-                counts += np.bincount(chosen.astype(np.int64), minlength=1 << 16)
-    return tables
-
-
-def _keys(values: NDArray[Any]) -> NDArray[Any]:
-    """Unsigned integers in the order of the values: the sign bit turned, negative floats complemented."""
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
-    unsigned = np.dtype(f"u{values.dtype.itemsize}")
-    bits = values.view(unsigned)
-    if values.dtype.kind == "u":
-        return bits
-    sign = unsigned.type(1 << (values.dtype.itemsize * 8 - 1))
-    if values.dtype.kind == "i":
-        return bits ^ sign
-    return np.where(bits & sign, ~bits, bits | sign)
-
-
-def _value(key: np.uint64, dtype: np.dtype[Any]) -> Any:
-    """The value of a key."""
-    if dtype.kind == "b":
-        return int(key)
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    bits = np.array([key]).astype(unsigned)
-    sign = unsigned.type(1 << (dtype.itemsize * 8 - 1))
-    if dtype.kind == "i":
-        bits = bits ^ sign
-    elif dtype.kind == "f":
-        bits = np.where(bits & sign, bits ^ sign, ~bits)
-    return bits.view(dtype)[0]

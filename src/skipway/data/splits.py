@@ -1,21 +1,25 @@
-"""Which items train and which validate: the last fifth by name, or what the user names; stored with hashes.
+"""Which items train and which validate: what the user or the data set says, else groups, the end of a series, or lots.
 
-Neighbouring names are often neighbouring frames or slices, so the end of the list is held out as one piece; a
-random choice would put near-copies on both sides.
+Neighbours by name are often neighbours in time or depth, and images of one patient or slide are alike, so that a free
+choice would put near-copies on both sides. Groups stay whole; of a numbered series without groups the end is held
+out as one piece; images without any order are drawn by lot, with every class on both sides where that can be.
 """
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from skipway.data.check import Checked, FileRecord, inspect
+from skipway.data.draws import Fold, as_stored, choose
+from skipway.data.groups import NONE, Groups, find_groups, from_table
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair, Reading, find_pairs, natural
+from skipway.data.sequences import neighbours
+from skipway.data.sides import Chosen, by_file, by_sides, read_json
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, UsageError
-from skipway.images import shown, suffix_of
+from skipway.images import shown
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Split:
         mask_hashes: The same of the mask's pixels.
         pairs: The files by name, those of a separate validation folder among them.
         warnings: Lines for people.
+        groups: The patient, slide or movie of each name; empty where every image stands alone.
+        grouping: How the groups were found, for people.
+        fold: Which of how many, such as "2/5"; None without folds.
     """
 
     train: tuple[str, ...]
@@ -39,6 +46,9 @@ class Split:
     mask_hashes: Mapping[str, str]
     pairs: Mapping[str, Pair] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict, repr=False)
+    grouping: str = ""
+    fold: str | None = None
 
     @property
     def train_pairs(self) -> tuple[Pair, ...]:
@@ -59,6 +69,9 @@ class Split:
             "hashes": dict(self.hashes),
             "mask_hashes": dict(self.mask_hashes),
             "pairs": {name: _pair_to_json(pair) for name, pair in self.pairs.items()},
+            "groups": dict(self.groups),
+            "grouping": self.grouping,
+            "fold": self.fold,
         }
 
     @classmethod
@@ -77,6 +90,9 @@ class Split:
                 dict(value["hashes"]),
                 dict(value["mask_hashes"]),
                 pairs,
+                groups=dict(value.get("groups", {})),
+                grouping=str(value.get("grouping", "")),
+                fold=value.get("fold"),
             )
             if not {*split.train, *split.val} <= pairs.keys():
                 raise KeyError("a name without files")
@@ -88,93 +104,73 @@ class Split:
 
 
 def split(
-    checked: Checked, *, val: Path | None = None, reading: Reading | None = None, fraction: float = 0.2
+    checked: Checked,
+    *,
+    val: Path | None = None,
+    reading: Reading | None = None,
+    fraction: float = 0.2,
+    groups: str | Path | None = None,
+    fold: str | None = None,
+    seed: int = 0,
 ) -> Split:
     """Divides checked data.
 
     Args:
         checked: From `inspect`.
-        val: A folder with images and masks of its own (found as `find_pairs` does), or a text file with one
-            name of the training data a line. Left out: the last `fraction` of the names in natural order.
+        val: A folder with images and masks of its own (found as `find_pairs` does), a text file with one name of
+            the training data a line, a table with a column `split`, nnU-Net's `splits_final.json`, or the
+            `split.json` of an earlier run, whose images stay where they were. Left out: the sides that the data set
+            states, else the choice of `data.draws`.
         reading: How a folder `val` is read, as for `find_pairs`.
-        fraction: Share that validates without `val`, in (0, 1); at least one item.
+        fraction: Share that validates where the choice is free, in (0, 1); at least one item.
+        groups: A table with columns `name` and `group`, or "none"; see `find_groups`.
+        fold: Which of how many equal parts validates, such as "2/5"; of nnU-Net's file, the number of the fold.
+        seed: Of the choice by lot.
 
     Raises:
-        DataError: the same picture on both sides, or names that do not exist.
-        UsageError: `val` does not exist, or `fraction` is out of range.
+        DataError: the same picture or group on both sides, or names that do not exist.
+        UsageError: `val` does not exist, or `fraction` or `fold` is out of range.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"a validation share of {fraction} was asked for; it lies between 0 and 1")
+    found = find_groups(checked.pairs, groups)
+    if val is not None and Path(val).is_dir():
+        if fold is not None:
+            raise UsageError(Problem("--fold with a folder", shown(val), fix="leave out --fold or --val"))
+        return _by_folder(checked, Path(val), reading or Reading(), found, groups)
+    pairs = sorted(checked.pairs.pairs, key=lambda pair: natural(pair.name))
     if val is None:
-        result = _by_name(checked, fraction)
-    elif Path(val).is_dir():
-        result = _by_folder(checked, Path(val), reading or Reading())
-    else:
-        result = _by_list(checked, Path(val))
-    return result
-
-
-def _by_name(checked: Checked, fraction: float) -> Split:
-    names = sorted((record.name for record in checked.records), key=natural)
-    if len(names) == 1:
-        warning = "one image only: it trains and validates, so the validation score means nothing"
-        return _made(checked, names, names, "one image for both", (warning,))
-    held = max(1, round(len(names) * fraction))
-    rule = f"the last {held} of {len(names)} by name validate"
-    return _made(checked, names[:-held], names[-held:], rule)
-
-
-def _by_list(checked: Checked, path: Path) -> Split:
-    wanted = _lines(path)
-    by_name = {pair.name: pair for pair in checked.pairs.pairs}
-    names = sorted(by_name, key=natural)
-    called = {name: wanted & _names_of(by_name[name]) for name in names}
-    held = [name for name in names if called[name]]
-    missing = sorted(wanted.difference(*called.values()))
-    if missing or not held or len(held) == len(names):
-        found = (
-            f"names that are not in the data: {', '.join(map(shown, missing[:8]))}"
-            if missing
-            else "no name is left over"
-        )
-        raise DataError(
-            Problem(found, shown(path), "names of some of the images, one a line", "correct the list", "L05")
-        )
-    train = [name for name in names if name not in held]
-    return _made(checked, train, held, f"the {len(held)} names in {path.name} validate")
-
-
-def _lines(path: Path) -> set[str]:
-    """The lines of a text file in Unicode's composed form, as the names of pairs are."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark before the first name
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            Problem(
-                "no folder and no text file",
-                shown(path),
-                "a folder with images and masks, or a list of names",
-                "check --val",
+        stated = checked.pairs.stated.sides
+        chosen = (
+            by_sides(pairs, stated, "as the data set states", None)
+            if fold is None and {*stated.values()} >= {"train", "val"}
+            else choose(
+                checked, found, fraction=fraction, fold=None if fold is None else Fold.parse(fold), seed=seed
             )
-        ) from error
-    return {unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()} - {""}
+        )
+    elif Path(val).suffix.lower() == ".json" and _is_stored(value := read_json(Path(val))) and fold is None:
+        chosen = as_stored(checked, found, value, Path(val), seed)
+    else:
+        chosen = by_file(pairs, Path(val), fold)
+    return _made(checked, chosen, found)
 
 
-def _names_of(pair: Pair) -> set[str]:
-    """What a list may call a pair: `site1/a`, `site1/a.tif` or `a.tif`; any file name of a stack means all of it."""
-    file = pair.image.path
-    stem = pair.name if pair.image.page is None else pair.name.rpartition("#")[0]
-    return {pair.name, f"{stem}{suffix_of(file)}", unicodedata.normalize("NFC", file.name)}
+def _is_stored(value: Any) -> bool:
+    return isinstance(value, dict) and "hashes" in value
 
 
-def _by_folder(checked: Checked, folder: Path, reading: Reading) -> Split:
+def _by_folder(
+    checked: Checked, folder: Path, reading: Reading, found: Groups | None, asked: str | Path | None
+) -> Split:
     """Validation data of its own, checked like the training data and against its label map."""
-    found = find_pairs(folder, reading=reading.elsewhere())
-    _refuse_other_names(checked.pairs.stated.names, found.stated.names, folder)
-    other = inspect(found, labels=checked.labels)
+    own = find_pairs(folder, reading=reading.elsewhere())
+    _refuse_other_names(checked.pairs.stated.names, own.stated.names, folder)
+    other = inspect(own, labels=checked.labels)
     _refuse_foreign(checked, other, folder)
     hashes, mask_hashes = _hashes(checked)
     pairs = {p.name: p for p in checked.pairs.pairs}
+    table = None if asked is None or str(asked) == NONE else from_table(other.pairs.pairs, Path(asked))
+    of = dict(found.of) if found else {}
     names = []
     for pair, record in zip(other.pairs.pairs, other.records, strict=True):
         name = f"{folder.name}/{pair.name}"
@@ -183,11 +179,15 @@ def _by_folder(checked: Checked, folder: Path, reading: Reading) -> Split:
         names.append(name)
         pairs[name] = Pair(name, pair.image, pair.mask)
         hashes[name], mask_hashes[name] = record.sha256, record.mask_sha256
+        of |= {name: table.of[pair.name]} if table else {}
     train = tuple(sorted((r.name for r in checked.records), key=natural))
+    chosen = Chosen(train, tuple(names), f"{shown(folder)} validates", listed=folder)
+    groups = replace(found, of=of) if found else None
     warnings = (*other.warnings, *_class_warnings(checked.labels, checked.records, other.records))
-    result = Split(train, tuple(names), f"{shown(folder)} validates", hashes, mask_hashes, pairs, warnings)
+    result = Split(train, chosen.val, chosen.rule, hashes, mask_hashes, pairs, warnings)
     blank = {name for name, record in zip(names, other.records, strict=True) if record.constant}
-    return _without_leak(result, blank | {r.name for r in checked.records if r.constant})
+    blank |= {r.name for r in checked.records if r.constant}
+    return _grouped(_without_leak(result, blank), chosen, groups)
 
 
 def _refuse_other_names(known: Mapping[int, str], other: Mapping[int, str], folder: Path) -> None:
@@ -219,18 +219,51 @@ def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
         raise DataError(Problem(f"{second.kind} images", shown(folder), expected, "convert them", "D01"))
 
 
-def _made(
-    checked: Checked, train: list[str], val: list[str], rule: str, warnings: tuple[str, ...] = ()
-) -> Split:
+def _made(checked: Checked, chosen: Chosen, groups: Groups | None) -> Split:
     hashes, mask_hashes = _hashes(checked)
     pairs = {pair.name: pair for pair in checked.pairs.pairs}
     records = {record.name: record for record in checked.records}
-    sides = ([records[name] for name in names] for names in (train, val))
-    warnings = (*warnings, *_class_warnings(checked.labels, *sides))
-    result = Split(tuple(train), tuple(val), rule, hashes, mask_hashes, pairs, warnings)
-    if train == val:
-        return result
-    return _without_leak(result, {record.name for record in checked.records if record.constant})
+    sides = ([records[name] for name in names] for names in (chosen.train, chosen.val))
+    warnings = (*chosen.warnings, *_class_warnings(checked.labels, *sides))
+    result = Split(
+        chosen.train, chosen.val, chosen.rule, hashes, mask_hashes, pairs, warnings, fold=chosen.fold
+    )
+    if chosen.train != chosen.val:
+        result = _without_leak(result, {record.name for record in checked.records if record.constant})
+    return _grouped(result, chosen, groups)
+
+
+def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
+    """The same with its groups; a list that parts one is refused, or warned of where the groups are only guessed."""
+    warnings = list(result.warnings)
+    if groups is not None:
+        warnings += groups.warnings
+        result = replace(result, groups=groups.of, grouping=groups.rule)
+        sides = [
+            {groups.of[name] for name in side if name in groups.of} for side in (chosen.train, chosen.val)
+        ]
+        parted = sorted(sides[0] & sides[1], key=natural)
+        if parted and groups.certain:
+            raise DataError(*(_parted(result, group, chosen.listed) for group in parted[:8]))
+        if parted:
+            warnings.append(
+                f"{len(parted)} of {len(groups.members)} groups ({groups.rule}) are on both sides, {shown(parted[0])} "
+                "among them: images of one group are alike, so the score will be too good [L02]"
+            )
+    if chosen.train != chosen.val:
+        warnings += neighbours(result.train_pairs, result.val_pairs)
+    return replace(result, warnings=tuple(warnings))
+
+
+def _parted(result: Split, group: str, listed: Path | None) -> Problem:
+    counts = [sum(result.groups.get(name) == group for name in side) for side in (result.train, result.val)]
+    return Problem(
+        f"{shown(group)} ({result.grouping}) is on both sides: {counts[0]} images train, {counts[1]} validate",
+        "" if listed is None else shown(listed),
+        "all images of a group on one side",
+        "move them to one side, or --groups none if they have nothing to do with each other",
+        "L01",
+    )
 
 
 def _class_warnings(

@@ -10,7 +10,8 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Reading, Volume, find_pairs, volumes
+from skipway.data.layouts import Reading, Volume, find_pairs, natural, volumes
+from skipway.data.lists import some
 from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import near_copies
@@ -109,6 +110,8 @@ def prepare(
     val: Path | None,
     device: torch.device,
     reading: Reading | None = None,
+    groups: str | Path | None = None,
+    fold: str | None = None,
 ) -> Prepared:
     """Split checked data and choose every number of the training.
 
@@ -118,8 +121,17 @@ def prepare(
         val: Validation data, see `data.splits.split`.
         device: Where the training will run.
         reading: How a folder of validation data is read.
+        groups: A table of groups, or "none"; see `data.splits.split`.
+        fold: Which part validates; see `data.splits.split`.
     """
-    divided = split(checked, val=val, reading=replace(reading or Reading(), task=checked.labels.task))
+    divided = split(
+        checked,
+        val=val,
+        reading=replace(reading or Reading(), task=checked.labels.task),
+        groups=groups,
+        fold=fold,
+        seed=request.seed,
+    )
     if divided.train != divided.val:
         by_name = {pair.name: pair for pair in checked.pairs.pairs}
         leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
@@ -164,7 +176,8 @@ def described(
         **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",
         **({} if prepared.labels.overlapping else {"regions": regions}),
-        "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val]",
+        "split": f"{len(split_.train)} train, {len(split_.val)} validate: {split_.rule} [--val, --fold]",
+        **_groups(split_),
         "model": f"{plan.model} ({config}), {parameters:,} parameters{trained} [--model]",
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
@@ -180,6 +193,14 @@ def _held_back(prepared: Prepared) -> dict[str, str]:
         return {}
     turn = prepared.plan.augmentation["rotation"]
     return {"moved": f"not mirrored, turned by {turn:g}° at most: class names tell left from right"}
+
+
+def _groups(divided: Split) -> dict[str, str]:
+    """Which images were kept together, where any were."""
+    if not divided.groups:
+        return {}
+    names = sorted(set(divided.groups.values()), key=natural)
+    return {"groups": f"{len(names)}, {divided.grouping}: {some(names, 4)} [--groups]"}
 
 
 def _volumes(prepared: Prepared) -> dict[str, str]:
