@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from skipway.cli import options
 from skipway.cli.console import Console, Event, JsonLines
 from skipway.cli.settings import parsed
 from skipway.errors import Problem, UsageError
@@ -59,27 +60,14 @@ def skipway(
 
 @app.command()
 def train(
-    images: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/."
-        ),
-    ],
-    masks: Annotated[
-        Path | None, typer.Argument(help="Folder of masks with the same names, or a multi-page TIFF.")
-    ] = None,
+    images: options.Images,
+    masks: options.Masks = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Run folder; the same command again goes on in it.")
     ] = Path("run"),
     model: Annotated[str | None, typer.Option(help="A name of `skipway models`.  [default: unet]")] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="classes, objects or multilabel.  [default: read from the masks]"),
-    ] = None,
-    val: Annotated[
-        Path | None,
-        typer.Option(help="Validation: a folder like IMAGES, or a file: names, a table, a split."),
-    ] = None,
+    task: options.TaskName = None,
+    val: options.Val = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
     time: Annotated[
         str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
@@ -114,7 +102,7 @@ def train(
     supervision: Annotated[
         str, typer.Option(hidden=True, help="Weights of those heads in the loss: equal, halving or last.")
     ] = "equal",
-    options: Annotated[
+    settings: Annotated[
         list[str] | None,
         typer.Option("--set", hidden=True, help="An option of the model, as KEY=VALUE; may be repeated."),
     ] = None,
@@ -126,31 +114,13 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
     ] = None,
-    ignore: Annotated[
-        int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="How IMAGES is laid out: a name of docs/layouts.md.  [default: found]")
-    ] = None,
-    pairs: Annotated[
-        Path | None, typer.Option(help="CSV with columns image, mask, and perhaps group, split, page.")
-    ] = None,
-    suffix: Annotated[
-        str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
-    ] = None,
-    colours: Annotated[
-        Path | None, typer.Option(hidden=True, help="Table name,r,g,b of masks in colours.")
-    ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            hidden=True,
-            help="Images not to be parted: a table of name and group, or none.  [default: by their names]",
-        ),
-    ] = None,
-    fold: Annotated[
-        str | None, typer.Option(hidden=True, help="The part of the images that validates, such as 2/5.")
-    ] = None,
+    ignore: options.Ignore = None,
+    layout: options.LayoutName = None,
+    pairs: options.PairsTable = None,
+    suffix: options.Suffix = None,
+    colours: options.Colours = None,
+    groups: options.GroupsTable = None,
+    fold: options.FoldOf = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
@@ -173,7 +143,7 @@ def train(
         pretrained=pretrained,
         supervised=supervised,
         supervision=supervision,
-        options=parsed(options or ()),
+        options=parsed(settings or ()),
         seed=seed,
     )
     trained = api.train_run(
@@ -196,35 +166,25 @@ def train(
 
 @app.command()
 def check(
-    images: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/."
-        ),
-    ],
-    masks: Annotated[
-        Path | None, typer.Argument(help="Folder of masks with the same names, or a multi-page TIFF.")
-    ] = None,
+    images: options.Images,
+    masks: options.Masks = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a sheet of pictures, the suspicious ones first.")
     ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also try to learn the masks, for about a minute.")
     ] = False,
-    task: Annotated[
-        str | None, typer.Option(help="classes or objects.  [default: read from the masks]")
-    ] = None,
-    val: Annotated[
-        Path | None, typer.Option(help="Validation: a folder like IMAGES, or a text file of names.")
-    ] = None,
+    task: options.TaskName = None,
+    val: options.Val = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     help_all: HelpAll = False,
-    ignore: Annotated[
-        int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
-    ] = None,
-    suffix: Annotated[
-        str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
-    ] = None,
+    ignore: options.Ignore = None,
+    layout: options.LayoutName = None,
+    pairs: options.PairsTable = None,
+    suffix: options.Suffix = None,
+    colours: options.Colours = None,
+    groups: options.GroupsTable = None,
+    fold: options.FoldOf = None,
     isolate: Annotated[
         bool | None,
         typer.Option(
@@ -235,15 +195,18 @@ def check(
     ] = None,
 ) -> None:
     """Say what is in a data set, what is odd and what is wrong, before anything is trained."""
-    from skipway.doctor import check as examine
+    from skipway.data.layouts import Reading
+    from skipway.doctor.examination import examine_data
 
-    found = examine(
+    found = examine_data(
         images,
         masks,
+        Reading(layout, suffix, pairs, colours),
         task=task,
         val=val,
-        suffix=suffix,
         ignore=ignore,
+        groups=groups,
+        fold=fold,
         deep=deep,
         isolate=isolate,
         event=Console(),

@@ -183,6 +183,8 @@ def _joined(members: Mapping[str, Sequence[str]], records: Mapping[str, FileReco
 def presence(record: FileRecord, labels: LabelMap) -> frozenset[Hashable]:
     """The classes that occur in a mask; of objects, whether there is any."""
     held = {value for value in record.values.values if value != labels.ignore}
+    if labels.overlapping:
+        return frozenset(bit for bit in labels.values if any(value & bit for value in held))
     return frozenset({bool(held - {labels.values[0]})} if labels.task == "objects" else held)
 
 

@@ -74,7 +74,7 @@ def _tensors(pairs: Sequence[Pair], labels: LabelMap) -> tuple[Tensor, Tensor]:
             values = thinned(mask.read(pair.mask.page or 0)[0], step_of(image.size), grey.shape)
         height, width = grey.shape
         images[number, 0, :height, :width] = unit(grey) * np.sqrt(grey.size)
-        target = (values != labels.values[0]).astype(np.int64)
+        target = (values != labels.background).astype(np.int64)
         if labels.ignore is not None:
             target[values == labels.ignore] = IGNORE
         masks[number, :height, :width] = target

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from skipway.data.check import Checked, Examined, examine
-from skipway.data.duplicates import spelled_alike
-from skipway.data.layouts import Pairs, find_pairs
+from skipway.data.groups import find_groups
+from skipway.data.layouts import Reading, find_pairs
 from skipway.data.scan import Scan, patient
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import Suspicion, near_copies
-from skipway.doctor.findings import Findings, Groups
+from skipway.doctor.findings import Findings
 from skipway.errors import DataError, Problem, UsageError
 from skipway.tasks import TASKS
 
@@ -23,40 +23,71 @@ def check(
     images: Path | str,
     masks: Path | str | None = None,
     *,
-    task: str | None = None,
-    val: Path | str | None = None,
+    layout: str | None = None,
     suffix: str | None = None,
-    ignore: int | None = None,
-    deep: bool = False,
-    isolate: bool | None = None,
-    event: Event = lambda _: None,
+    pairs: Path | str | None = None,
+    colours: Path | str | None = None,
+    **choices: Any,
 ) -> Findings:
     """Say what is in a data set, what is odd and what is wrong; nothing is written.
 
     Args:
         images: As for `skipway.train`.
         masks: As for `skipway.train`.
-        task: "classes" or "objects"; read from the masks by default.
-        val: Validation data; the last fifth of the names by default.
-        suffix: What a mask's name has that its image's has not.
-        ignore: Mask value of pixels that nobody annotated.
-        deep: Also try to learn the masks from the images, for about a minute.
-        isolate: Decode in child processes, always or never; from 200 pairs on by default.
-        event: Told of the progress.
+        layout: As for `skipway.train`.
+        suffix: As for `skipway.train`.
+        pairs: As for `skipway.train`.
+        colours: As for `skipway.train`.
+        **choices: The other arguments of `examine_data`: task, val, ignore, groups, fold, deep, isolate, event.
 
     Returns:
         What was found; `Findings.ok` says whether it can train.
 
     Raises:
-        UsageError: a path that does not exist, or a task that there is not.
+        UsageError: a path that does not exist, or a task or layout that there is not.
+    """
+    reading = Reading(
+        layout, suffix, None if pairs is None else Path(pairs), None if colours is None else Path(colours)
+    )
+    return examine_data(Path(images), None if masks is None else Path(masks), reading, **choices)
+
+
+def examine_data(
+    images: Path,
+    masks: Path | None,
+    reading: Reading,
+    *,
+    task: str | None = None,
+    val: Path | str | None = None,
+    ignore: int | None = None,
+    groups: Path | str | None = None,
+    fold: str | None = None,
+    deep: bool = False,
+    isolate: bool | None = None,
+    event: Event = lambda _: None,
+) -> Findings:
+    """What `check` does.
+
+    Args:
+        images: As for `skipway.train`.
+        masks: As for `skipway.train`.
+        reading: What the user says about the layout.
+        task: As for `skipway.train`.
+        val: As for `skipway.train`.
+        ignore: As for `skipway.train`.
+        groups: As for `skipway.train`.
+        fold: As for `skipway.train`.
+        deep: Also try to learn the masks from the images, for about a minute.
+        isolate: Decode in child processes, always or never; from 200 pairs on by default.
+        event: Told of the progress.
     """
     began = time.perf_counter()
     if task is not None and task not in TASKS:
-        raise UsageError(Problem(f"found {task!r}", "--task", " or ".join(TASKS)))
+        raise UsageError(Problem(f"found {task!r}", "--task", ", ".join(TASKS)))
     try:
-        pairs = find_pairs(Path(images), None if masks is None else Path(masks), suffix=suffix)
+        pairs = find_pairs(images, masks, replace(reading, task=task))
     except DataError as error:
-        return Findings(None, (), None, Groups({}, "none"), None, (), error.problems)
+        return Findings(None, (), None, None, None, (), error.problems)
     found = examine(
         pairs,
         task,
@@ -64,7 +95,17 @@ def check(
         progress=patient(event, "pairs checked"),
         how=Scan(isolate=isolate),
     )
-    findings = _judged(found, val, suffix)
+    findings = _judged(
+        found,
+        lambda checked: split(
+            checked,
+            val=None if val is None else Path(val),
+            reading=replace(reading, task=checked.labels.task),
+            groups=groups,
+            fold=fold,
+        ),
+        groups,
+    )
     if deep and findings.ok and found.labels is not None:
         from skipway.doctor.deep import learnable
 
@@ -74,27 +115,18 @@ def check(
     return replace(findings, seconds=time.perf_counter() - began)
 
 
-def groups_of(pairs: Pairs) -> Groups:
-    """Which images belong together, and how that is known."""
-    stated = pairs.stated.groups
-    if not stated:
-        return Groups({}, "none stated")
-    return Groups(dict(stated), f"{len(set(stated.values()))} groups, as the data set says")
-
-
-def _judged(found: Examined, val: Path | str | None, suffix: str | None) -> Findings:
-    groups = groups_of(found.pairs)
+def _judged(found: Examined, divide: Callable[[Checked], Split], table: Path | str | None) -> Findings:
     odd = [Suspicion("A34" if "case" in note else "A13", note) for note in found.pairs.notes]
     odd += found.suspicions
-    odd += [
-        Suspicion("L04", f"groups that a person would call one: {', '.join(map(repr, alike))}")
-        for alike in spelled_alike(list(groups.of.values()))
-    ]
-    problems, proposed = list(found.problems), None
+    problems, proposed, groups = list(found.problems), None, None
+    try:
+        groups = find_groups(found.pairs, table)
+    except DataError as error:
+        problems += error.problems
     if not problems and found.labels is not None:
         checked = Checked(found.pairs, found.labels, found.records)
         try:
-            proposed = split(checked, val=None if val is None else Path(val), suffix=suffix)
+            proposed = divide(checked)
         except DataError as error:
             problems += error.problems
         else:

@@ -1,10 +1,11 @@
 """What the doctor found, as a page of text and as JSON."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from skipway.data.groups import Groups
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pairs
 from skipway.data.records import FileRecord
@@ -59,19 +60,6 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Which images belong together.
-
-    Attributes:
-        of: Group by name of a pair.
-        rule: How they were found, for people.
-    """
-
-    of: Mapping[str, str] = field(repr=False)
-    rule: str
-
-
-@dataclass(frozen=True)
 class Findings:
     """All that a check found.
 
@@ -79,7 +67,7 @@ class Findings:
         pairs: None where images and masks could not be paired.
         records: Of the pairs that could be read.
         labels: None where the masks could not be understood.
-        groups: Which images belong together.
+        groups: Which images belong together; None where nothing says so.
         split: The proposed one; None while there are problems.
         suspicions: What is odd.
         problems: What must be mended before training.
@@ -90,7 +78,7 @@ class Findings:
     pairs: Pairs | None
     records: tuple[FileRecord, ...]
     labels: LabelMap | None
-    groups: Groups
+    groups: Groups | None
     split: Split | None
     suspicions: tuple[Suspicion, ...]
     problems: tuple[Problem, ...]
@@ -134,9 +122,10 @@ class Findings:
             "task": self.labels.task if self.labels else None,
             "ignore": self.labels.ignore if self.labels else None,
             "labels": [asdict(row) for row in self.label_rows],
-            "groups": {
+            "groups": self.groups
+            and {
                 "rule": self.groups.rule,
-                "number": len(set(self.groups.of.values())),
+                "number": len(self.groups.members),
                 "of": dict(self.groups.of),
             },
             "split": split and {"rule": split.rule, "train": list(split.train), "validate": list(split.val)},
@@ -167,7 +156,13 @@ def _label_rows(labels: LabelMap, records: Sequence[FileRecord]) -> Iterator[Lab
             files[value] += 1
             objects[value] += values.objects[place] if place < len(values.objects) else 0
     total = sum(count for value, count in pixels.items() if value != labels.ignore) or 1
-    background = labels.values[0]
+    background = labels.background
+    if labels.overlapping:
+        for bit, name in zip(labels.values, labels.names, strict=True):
+            holding = [value for value in pixels if value != labels.ignore and value & bit]
+            masks = sum(any(value in holding for value in record.values.values) for record in records)
+            yield LabelRow(bit, name, sum(pixels[v] for v in holding) / total, 0, masks)
+        return
     if labels.task != "objects":
         for value, name in zip(labels.values, labels.names, strict=True):
             yield LabelRow(value, name, pixels[value] / total, objects[value], files[value])
@@ -194,10 +189,12 @@ def _page(found: Findings) -> Iterator[str]:
         yield f"{'labels':<10} {_task(found.labels)}"
         yield from _table(found.label_rows, len(found.records))
     if pairs is not None:
-        yield f"{'groups':<10} {found.groups.rule}"
+        known = found.groups
+        words = f"{len(known.members)}, {known.rule}" if known else "none: each image stands alone"
+        yield f"{'groups':<10} {words} [--groups]"
     if found.split is not None:
         train, val = len(found.split.train), len(found.split.val)
-        yield f"{'split':<10} {train} train, {val} validate: {found.split.rule} [--val]"
+        yield f"{'split':<10} {train} train, {val} validate: {found.split.rule} [--val, --fold]"
     if found.deep is not None:
         yield f"{'deep':<10} {found.deep}"
     yield f"{'warnings':<10} {len(found.suspicions) or 'none'}"

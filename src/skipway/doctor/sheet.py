@@ -85,7 +85,7 @@ def choose(found: Findings, *, seed: int = 0) -> Iterator[tuple[str, tuple[str, 
 def _extremes(records: Sequence[FileRecord], labels: LabelMap | None) -> Iterator[tuple[str, str]]:
     if len(records) < 3:
         return
-    background = labels.values[0] if labels is not None else 0
+    background = labels.background if labels is not None else 0
     by_share = sorted(records, key=lambda r: r.values.share(background))
     yield by_share[0].name, "largest share of foreground"
     yield by_share[-1].name, "smallest share of foreground"

@@ -1,0 +1,54 @@
+"""Options that several verbs have: what the data are, how they are read, who validates."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Images = Annotated[
+    Path,
+    typer.Argument(help="Folder of images or of a whole data set, a stack, or a table of pairs."),
+]
+Masks = Annotated[
+    Path | None, typer.Argument(help="Folder of masks with the same names, a stack, or a file of shapes.")
+]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="classes, objects or multilabel.  [default: read from the masks]")
+]
+Val = Annotated[
+    Path | None,
+    typer.Option("--val", help="Validation: a folder like IMAGES, or a file: names, a table, a split."),
+]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout", hidden=True, help="How IMAGES is laid out: a name of docs/layouts.md.  [default: found]"
+    ),
+]
+PairsTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs", hidden=True, help="CSV with columns image, mask, and perhaps group, split, page."
+    ),
+]
+Suffix = Annotated[
+    str | None, typer.Option("--suffix", hidden=True, help="What a mask's name has that its image's has not.")
+]
+Colours = Annotated[
+    Path | None, typer.Option("--colours", hidden=True, help="Table name,r,g,b of masks in colours.")
+]
+Ignore = Annotated[
+    int | None, typer.Option("--ignore", hidden=True, help="Mask value of pixels nobody annotated.")
+]
+GroupsTable = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        hidden=True,
+        help="Images not to be parted: a table of name and group, or none.  [default: by their names]",
+    ),
+]
+FoldOf = Annotated[
+    str | None,
+    typer.Option("--fold", hidden=True, help="The part of the images that validates, such as 2/5."),
+]
