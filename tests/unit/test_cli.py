@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tifffile import imread, imwrite
+from tifffile import TiffFile, imread, imwrite
 from toys import draw, skipway
 
 from skipway import api
@@ -126,6 +126,20 @@ def test_one_bad_file_does_not_stop_the_others(run, data, tmp_path):
     assert "c.tif" in err
     assert "e.tif" in err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.tif", "b.tif", "d.tif", "labels.json"}
+
+
+def test_labels_lie_where_their_image_lies(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4000, (33, 47)).astype(np.uint16)
+    (tmp_path / "new").mkdir()
+    imwrite(tmp_path / "new" / "x.tif", pixels, imagej=True, resolution=(4.0, 2.0), metadata={"unit": "um"})
+    np.save(tmp_path / "new" / "y.npy", pixels)
+    assert skipway("predict", run, tmp_path / "new", "-o", tmp_path / "out", "--probabilities")[0] == 0
+    with TiffFile(tmp_path / "out" / "x.tif") as file:
+        assert file.imagej_metadata["unit"] == "um"
+        assert [file.pages[0].tags[code].value for code in (282, 283)] == [(4, 1), (2, 1)]
+    with TiffFile(tmp_path / "out" / "x_probabilities.tif") as file:
+        assert [file.pages[0].tags[code].value for code in (282, 283)] == [(40000, 1), (20000, 1)]
+    assert np.array_equal(np.load(tmp_path / "out" / "y.npy"), imread(tmp_path / "out" / "x.tif"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 47), (7, 3)])

@@ -197,10 +197,10 @@ def test_junk_is_ignored_and_suffixes_count_in_any_case(fill):
         (root / junk).write_text("junk")
     (root / "images/.ipynb_checkpoints").mkdir()
     (root / "images/.ipynb_checkpoints/a.png").write_text("junk")
-    (root / "images/c.bmp").write_text("junk")
+    (root / "images/c.czi").write_text("junk")
     found = find_pairs(root)
     assert sorted(paired(found)) == ["a", "b"]
-    assert "c.bmp" in found.notes[0]
+    assert "c.czi" in found.notes[0]
 
 
 def test_nested_folders_keep_their_paths(fill):

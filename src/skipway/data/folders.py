@@ -28,9 +28,7 @@ MASK_FOLDERS = frozenset(
 )
 
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
-_OTHER_IMAGES = re.compile(
-    r"\.(bmp|gif|webp|jp2|pgm|ppm|npy|npz|nii(\.gz)?|dcm|czi|nd2|lif|svs|mat|h5|zarr)$", re.I
-)
+_OTHER_IMAGES = re.compile(r"\.(jp2|avif|heic|npz|nii(\.gz)?|dcm|czi|nd2|lif|svs|mat)$", re.I)
 
 
 def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
