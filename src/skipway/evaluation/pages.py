@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.layouts import find_masks, list_files, natural
+from skipway.data.layouts import Reading, find_masks, list_files, natural
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
 from skipway.images import open_image, shown, stem_of
@@ -62,12 +62,15 @@ def _read(source: Source, index: int) -> NDArray[Any]:
         return file.read(index)[0]
 
 
-def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[str, ...]]:
+def pair_pages(
+    prediction: Path, truth: Path, reading: Reading | None = None
+) -> tuple[tuple[Page, ...], tuple[str, ...]]:
     """Pairs predictions with truths by exact stem; a single file on each side needs no common name.
 
     Args:
         prediction: Folder or file.
-        truth: Folder or file; of a folder that holds an image and a mask folder, the masks.
+        truth: Folder or file; of a folder that holds a data set, its masks.
+        reading: How the folder of truths is read.
 
     Returns:
         Pages in natural order of their names, and warnings about predictions that have no truth.
@@ -77,7 +80,7 @@ def pair_pages(prediction: Path, truth: Path) -> tuple[tuple[Page, ...], tuple[s
         UsageError: a path that does not exist.
     """
     predictions, probabilities = _listing(prediction, list_files(prediction))
-    truths, _ = _listing(truth, find_masks(truth))
+    truths, _ = _listing(truth, find_masks(truth, reading))
     if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
         (name,) = truths
         predictions = dict(zip([name], predictions.values(), strict=True))
