@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from skipway.data.check import inspect
-from skipway.data.drawn import filled, run_lengths
+from skipway.data.drawn import Shape, filled, run_lengths
 from skipway.data.layouts import Reading, find_pairs
 
 SIZE = (20, 30)
@@ -37,6 +37,28 @@ def test_outlines_are_filled_as_by_crossings(seed):
     rng = np.random.default_rng(seed)
     ring = [tuple(point) for point in rng.uniform(-4, 32, (rng.integers(3, 9), 2))]  # also out of the picture
     assert np.array_equal(filled(np.array(ring), SIZE), rays(ring, SIZE))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_box_of_a_shape_holds_all_of_it(seed):
+    rng = np.random.default_rng(seed)
+    ring = rng.uniform(-9, 39, (5, 2))
+    hole = rng.uniform(0, 20, (4, 2))
+    box, inside = Shape("x", ((ring, hole),)).inside(SIZE)
+    found = np.zeros(SIZE, bool)
+    found[box] = inside
+    assert np.array_equal(found, rays([*map(tuple, ring)], SIZE) & ~rays([*map(tuple, hole)], SIZE))
+
+
+@pytest.mark.parametrize("corner", [(-3, 4), (18, 28), (2, -6), (40, 40), (-9, -9)])
+def test_a_bitmap_may_reach_out_of_the_picture(corner):
+    bits = np.random.default_rng(1).random((6, 5)) > 0.5
+    wide = np.zeros((70, 80), bool)
+    wide[corner[0] + 10 : corner[0] + 16, corner[1] + 10 : corner[1] + 15] = bits
+    found = np.zeros(SIZE, bool)
+    box, inside = Shape("x", bitmap=bits, corner=corner).inside(SIZE)
+    found[box] = inside
+    assert np.array_equal(found, wide[10:30, 10:40])
 
 
 def test_whole_corners_fill_whole_pixels():
