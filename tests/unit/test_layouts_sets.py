@@ -556,6 +556,23 @@ def test_real_sets_as_they_lie_there(data_root):
     assert brain.rule.startswith("Medical Segmentation Decathlon: 120 cases of dataset.json")
 
 
+def test_a_run_remembers_how_its_data_were_read(tmp_path):
+    from skipway.plan import Request
+    from skipway.runs import Run
+    from skipway.training.claim import asked_for, claim, command_of
+
+    run = Run(tmp_path / "run")
+    paths = {"images": tmp_path, "masks": None, "val": None, "pairs": tmp_path / "t.csv", "colours": None}
+    asked = asked_for(paths, Request(), task=None, layout="partly", suffix=None, ignore=None)
+    run.path.mkdir()
+    (run.path / "run.json").write_text(json.dumps({"format": 1, "finished": False, "asked": asked}))
+    assert "--layout partly" in command_of(run)
+    assert f"--pairs {tmp_path / 't.csv'}" in command_of(run)
+    claim(run.path, asked)
+    with pytest.raises(UsageError, match=r"layout partly \(now not given\)"):
+        claim(run.path, {**asked, "layout": None})
+
+
 def test_real_objects_put_together_equal_the_merged_masks(data_root):
     found = find_pairs(data_root / "dsb2018" / "original-layout")
     merged = {pair.name: pair for pair in find_pairs(data_root / "dsb2018").pairs}

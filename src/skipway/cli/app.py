@@ -250,6 +250,7 @@ def predict(
     level: Annotated[
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
+    layout: options.LayoutName = None,
 ) -> None:
     """Predict masks for new images; needs nothing but the run folder."""
     from skipway import api
@@ -262,6 +263,7 @@ def predict(
         overwrite=overwrite,
         outputs=outputs,
         level=level,
+        layout=layout,
     )
     summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
     if not as_json:
@@ -288,11 +290,14 @@ def evaluate(
         typer.Option(help="classes, objects or em; may be repeated.  [default: read from the masks]"),
     ] = None,
     help_all: HelpAll = False,
+    layout: options.LayoutName = None,
 ) -> None:
     """Score predicted masks against true ones, and say by which convention."""
+    from skipway.data.layouts import Reading
     from skipway.evaluation import evaluate as evaluate_folders
 
-    found = evaluate_folders(pred, truth, kinds=None if not score else frozenset(score))
+    kinds = None if not score else frozenset(score)
+    found = evaluate_folders(pred, truth, kinds=kinds, reading=Reading(layout=layout))
     if str(json_file) == "-":
         _print_json(found.to_json())
         return

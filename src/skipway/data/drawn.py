@@ -6,11 +6,11 @@ as even and odd. What "inside" is written as is the source's coding: "ids", "cla
 """
 
 import base64
-import binascii
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.composites import smallest
-from skipway.errors import DataError, Problem
+from skipway.errors import DataError, Problem, SkipwayError
 from skipway.images import ImageFile, in_memory, open_image, shown
 
 if TYPE_CHECKING:
@@ -52,20 +52,29 @@ class Shape:
     crowd: bool = False
     group: str = ""
 
-    def inside(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The pixels of an image of (H, W) that belong to it."""
-        found = np.zeros(size, bool)
-        for outline, *holes in self.polygons:
-            part = filled(outline, size)
-            for hole in holes:
-                part &= ~filled(hole, size)
-            found |= part
+    def inside(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+        """The box of an image of (H, W) that it lies in, and which pixels of the box belong to it."""
         if self.bitmap is not None:
-            top, left = self.corner
-            room = found[max(0, top) :, max(0, left) :]
-            bits = self.bitmap[max(0, -top) :, max(0, -left) :][: room.shape[0], : room.shape[1]]
-            room[: bits.shape[0], : bits.shape[1]] |= bits
-        return found
+            (top, left), (height, width) = self.corner, self.bitmap.shape
+            box = _within((top, left), (top + height, left + width), size)
+            rows, columns = box
+            return box, self.bitmap[
+                rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
+        corners = np.concatenate([outline for outline, *_ in self.polygons] or [np.zeros((1, 2))])
+        limit = 1 + max(size)
+        low, high = (
+            np.clip(side, -1, limit)[::-1].astype(int) for side in (corners.min(0), corners.max(0) + 1)
+        )
+        box = _within((low[0], low[1]), (high[0], high[1]), size)
+        rows, columns = box
+        found = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        for polygon in self.polygons:
+            outline, *holes = (filled(ring - (columns.start, rows.start), found.shape) for ring in polygon)
+            for hole in holes:
+                outline &= ~hole
+            found |= outline
+        return box, found
 
 
 @dataclass(frozen=True)
@@ -148,13 +157,14 @@ def _drawn(source: "Source", drawing: Drawing) -> ImageFile:
     mask = np.zeros(size, smallest(max(values, default=1) if source.coding == "ids" else _highest(source)))
     overlap = empty = 0
     for shape, value in zip(shapes, values, strict=True):
-        inside = shape.inside(size)
+        box, inside = shape.inside(size)
+        part = mask[box]
         empty += not inside.any()
         if source.coding == "bits":
-            mask[inside] |= np.asarray(value, mask.dtype)
+            part[inside] |= np.asarray(value, mask.dtype)
         else:
-            overlap += int(np.count_nonzero((mask[inside] != 0) & (mask[inside] != value)))
-            mask[inside] = value
+            overlap += int(np.count_nonzero((part[inside] != 0) & (part[inside] != value)))
+            part[inside] = value
     notes = list(drawing.notes)
     for count, text in (
         (overlap, "pixels lie in two shapes; the later has them"),
@@ -223,7 +233,9 @@ def _coco_shape(entry: Mapping[str, Any], name: str, size: tuple[int, int]) -> S
     crowd = bool(entry.get("iscrowd"))
     if isinstance(outline, dict):
         height, width = (int(side) for side in outline["size"])
-        return Shape(name, bitmap=run_lengths(outline["counts"], (height, width)), crowd=crowd)
+        if (height, width) != size:
+            raise ValueError(f"run lengths for {height} × {width} in an image of {size[0]} × {size[1]}")
+        return Shape(name, bitmap=run_lengths(outline["counts"], size), crowd=crowd)
     return Shape(name, tuple((_ring(np.reshape(flat, (-1, 2))),) for flat in outline), crowd=crowd)
 
 
@@ -388,30 +400,27 @@ def _ring(points: Any) -> Ring:
     return ring[:, :2]
 
 
-class _plain:  # noqa: N801 (reads as a word of the language)
+def _within(low: tuple[int, int], high: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
+    """The part of a box from `low` to before `high` (row, column) that lies in an image."""
+    starts = [min(max(0, int(one)), side) for one, side in zip(low, size, strict=True)]
+    stops = [min(max(start, int(one)), side) for one, start, side in zip(high, starts, size, strict=True)]
+    return slice(starts[0], stops[0]), slice(starts[1], stops[1])
+
+
+@contextmanager
+def _plain(path: Path, expected: str) -> Iterator[None]:
     """Turns whatever odd JSON raises into one `DataError`."""
-
-    def __init__(self, path: Path, expected: str) -> None:
-        self.path, self.expected = path, expected
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        kinds = (
-            KeyError,
-            TypeError,
-            ValueError,
-            IndexError,
-            AttributeError,
-            OSError,
-            OverflowError,
-            binascii.Error,
-        )
-        if isinstance(error, kinds):
-            reason = " ".join(str(error).split())[:80] or type(error).__name__
-            found = f"{type(error).__name__} {reason}" if isinstance(error, KeyError) else reason
-            raise _refusal(self.path, found, self.expected, "export it again", "F01") from error
+    try:
+        yield
+    except (SkipwayError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # a missing key, text for a number, a picture that is none: all one to the user
+        reason = " ".join(str(error).split())[:80]
+        raise _refusal(
+            path, f"{type(error).__name__} {reason}", expected, "export it again", "F01"
+        ) from error
 
 
 def _refusal(path: Path, found: str, expected: str, fix: str, code: str) -> DataError:

@@ -56,12 +56,12 @@ def nnunet(root: Path, masks: Path | None, reading: Reading) -> Pairs:
 
 def decathlon(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     """The list `training` of dataset.json, or the same names in `imagesTr` and `labelsTr` where it has none."""
-    _refuse_empty(root)
     facts = _facts(root)
     listed = facts.get("training")
     if isinstance(listed, list) and listed:
         found, rule = _listed(root, listed), f"Medical Segmentation Decathlon: {len(listed)} cases of {FACTS}"
     else:
+        _refuse_empty(root)
         images = keyed(images_in(root / "imagesTr"), root / "imagesTr")
         labels = keyed(images_in(root / "labelsTr"), root / "labelsTr")
         rule = "Medical Segmentation Decathlon: the same name in imagesTr and labelsTr"

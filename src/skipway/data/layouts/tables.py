@@ -59,12 +59,15 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     lines = text.splitlines()
     head = lines[0] if lines else ""
     delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = [name.strip().lower() for name in next(reader, [])]
+    try:
+        header, *body = csv.reader(lines, delimiter=delimiter) if lines else [[]]
+    except csv.Error as error:
+        raise data_error(f"no table: {error}", path, "a CSV", "save it again", "A33") from error
+    header = [name.strip().lower() for name in header]
     if len(set(header)) < max(2, len(header)):
         raise data_error("no header of two or more columns", path, "a first line of names", "add it", "A33")
     rows = []
-    for number, row in enumerate(reader, start=2):
+    for number, row in enumerate(body, start=2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
