@@ -105,11 +105,11 @@ def _said(
     groups: Groups | None, names: Sequence[str], val: Sequence[str], fold: Fold | None, seed: int
 ) -> str:
     by_lot = f"drawn by lot with every class on both sides where that can be (seed {seed})"
-    which = f"fold {fold}" if fold else "validation"
+    which = f"fold {fold}: " if fold else ""
     if groups is None:
-        return f"{which}: {len(val)} of {len(names)} images, {by_lot}"
+        return f"{which}{len(val)} of {len(names)} images, {by_lot}"
     held = len({groups.of[name] for name in val})
-    return f"{which}: {held} of {len(groups.members)} whole groups ({groups.rule}), {by_lot}"
+    return f"{which}{held} of {len(groups.members)} whole groups ({groups.rule}), {by_lot}"
 
 
 def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Fold | None) -> Chosen:
