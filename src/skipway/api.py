@@ -5,16 +5,17 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, UsageError
@@ -29,6 +30,7 @@ from skipway.training.claim import asked_for, claim, command_of, require_outside
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import first_weights, run_training
 
+Arrays = NDArray[Any] | Sequence[NDArray[Any]]
 Event = Callable[[Mapping[str, Any]], None]
 
 TWICE = 2.0
@@ -106,8 +108,8 @@ class Trained:
 
 
 def train(
-    images: Path | str,
-    masks: Path | str | None = None,
+    images: Path | str | Arrays,
+    masks: Path | str | Arrays | None = None,
     output: Path | str = "run",
     *,
     task: str | None = None,
@@ -125,8 +127,10 @@ def train(
     """Train a network on images and masks, or go on where the same call stopped.
 
     Args:
-        images: Folder of images, a multi-page TIFF, or a folder that holds images/ and masks/.
-        masks: Folder of masks, or a multi-page TIFF.
+        images: Folder of images, a multi-page TIFF, a folder that holds a data set (docs/layouts.md), or arrays:
+            (N, H, W) or (N, H, W, C), or a list of them; (N, Z, H, W) for volumes. Arrays are kept as TIFF files in
+            `data` inside the run folder, and read from there, so that the same call can go on.
+        masks: Folder of masks, a multi-page TIFF, a file of shapes, or arrays of whole numbers.
         output: Run folder.
         task: "classes", "objects" or "multilabel" (classes that overlap); read from the masks by default.
         val: Validation data; the last fifth of the names by default.
@@ -150,9 +154,14 @@ def train(
         request = Request(**choices, seconds=None if time is None else seconds(time))
     except TypeError as error:
         raise UsageError(Problem(str(error).partition("__init__() ")[2] or str(error), "train")) from error
+    if are_arrays(images) or are_arrays(masks):
+        if not Run(Path(output)).exists:
+            Run(Path(output)).require_free()
+        places: tuple[Path, Path | None] = saved(images, masks, Path(output))
+    else:
+        places = Path(cast(str, images)), None if masks is None else Path(cast(str, masks))
     return train_run(
-        Path(images),
-        None if masks is None else Path(masks),
+        *places,
         Path(output),
         request,
         task=task,

@@ -261,6 +261,8 @@ class Run:
                 )
             )
         names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        if (self.path / "data" / "arrays.json").is_file():  # the data of this very run, written before it
+            names.remove("data")
         if any(name != ".lock" and not name.startswith(_TEMPORARY) for name in names):
             raise UsageError(
                 Problem(

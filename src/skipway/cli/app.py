@@ -46,6 +46,13 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.  [default: CUDA if there is one]")
 ]
 
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        hidden=True, help="How the folder is laid out: a name of docs/layouts.md.  [default: found]"
+    ),
+]
+
 
 @app.callback()
 def skipway(
@@ -127,11 +134,10 @@ def train(
     ignore: Annotated[
         int | None, typer.Option(hidden=True, help="Mask value of pixels nobody annotated.")
     ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="How IMAGES is laid out: a name of docs/layouts.md.  [default: found]")
-    ] = None,
+    layout: Layout = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="CSV with columns image, mask, and perhaps group, split, page.")
+        Path | None,
+        typer.Option(hidden=True, help="CSV with columns image, mask, and perhaps group, split, page."),
     ] = None,
     suffix: Annotated[
         str | None, typer.Option(hidden=True, help="What a mask's name has that its image's has not.")
@@ -207,6 +213,7 @@ def predict(
     level: Annotated[
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
+    layout: Layout = None,
 ) -> None:
     """Predict masks for new images; needs nothing but the run folder."""
     from skipway import api
@@ -219,6 +226,7 @@ def predict(
         overwrite=overwrite,
         outputs=outputs,
         level=level,
+        layout=layout,
     )
     summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
     if not as_json:
@@ -239,11 +247,14 @@ def evaluate(
         typer.Option(help="classes, objects or em; may be repeated.  [default: read from the masks]"),
     ] = None,
     help_all: HelpAll = False,
+    layout: Layout = None,
 ) -> None:
     """Score predicted masks against true ones, and say by which convention."""
+    from skipway.data.layouts import Reading
     from skipway.evaluation import evaluate as evaluate_folders
 
-    found = evaluate_folders(pred, truth, kinds=None if not score else frozenset(score))
+    kinds = None if not score else frozenset(score)
+    found = evaluate_folders(pred, truth, kinds=kinds, reading=Reading(layout=layout))
     if str(json_file) == "-":
         _print_json(found.to_json())
         return

@@ -223,7 +223,9 @@ def _coco_shape(entry: Mapping[str, Any], name: str, size: tuple[int, int]) -> S
     crowd = bool(entry.get("iscrowd"))
     if isinstance(outline, dict):
         height, width = (int(side) for side in outline["size"])
-        return Shape(name, bitmap=run_lengths(outline["counts"], (height, width)), crowd=crowd)
+        if (height, width) != size:
+            raise ValueError(f"run lengths for {height} × {width} in an image of {size[0]} × {size[1]}")
+        return Shape(name, bitmap=run_lengths(outline["counts"], size), crowd=crowd)
     return Shape(name, tuple((_ring(np.reshape(flat, (-1, 2))),) for flat in outline), crowd=crowd)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skipway.data.class_folders import class_mask, class_masks, files_by_class, has_class_folders
 from skipway.data.folders import twins
-from skipway.data.layouts import find_masks, list_files, natural
+from skipway.data.layouts import Reading, find_masks, list_files, natural
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
 from skipway.images import open_image, shown, stem_of
@@ -65,13 +65,14 @@ def _read(source: Source, index: int) -> NDArray[Any]:
 
 
 def pair_pages(
-    prediction: Path, truth: Path, names: Sequence[str] = ()
+    prediction: Path, truth: Path, reading: Reading | None = None, names: Sequence[str] = ()
 ) -> tuple[tuple[Page, ...], tuple[str, ...]]:
     """Pairs predictions with truths by exact stem; a single file on each side needs no common name.
 
     Args:
         prediction: Folder or file.
-        truth: Folder or file; of a folder that holds an image and a mask folder, the masks.
+        truth: Folder or file; of a folder that holds a data set, its masks.
+        reading: How the folder of truths is read.
         names: Classes that overlap, where they do; both sides may have a folder for each.
 
     Returns:
@@ -82,7 +83,7 @@ def pair_pages(
         UsageError: a path that does not exist.
     """
     predictions, probabilities = _listing(prediction, _sets(prediction, names) or list_files(prediction))
-    truths, _ = _listing(truth, _sets(truth, names) or _in_order(find_masks(truth), names))
+    truths, _ = _listing(truth, _sets(truth, names) or _in_order(find_masks(truth, reading), names))
     if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
         (name,) = truths
         predictions = dict(zip([name], predictions.values(), strict=True))
@@ -132,6 +133,8 @@ def _in_order(files: Iterable[tuple[str, Source]], names: Sequence[str]) -> Iter
                 fix = "use masks of the same classes, or train again with these among them"
                 raise DataError(Problem(f"masks of {', '.join(strange)}", str(source), expected, fix, "E01"))
             source = class_mask(parts, names)
+        elif names and source.names:  # shapes, whose bits follow from the names
+            source = replace(source, names=tuple(names))
         yield name, source
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
+from skipway.data.layouts import Reading
 from skipway.errors import DataError, Problem, UsageError
 from skipway.evaluation.conventions import conventions
 from skipway.evaluation.pages import Page, pair_pages
@@ -30,6 +32,7 @@ def evaluate(
     *,
     labels: LabelMap | None = None,
     kinds: Collection[str] | None = None,
+    reading: Reading | None = None,
 ) -> Evaluation:
     """Score predicted masks against true ones.
 
@@ -39,10 +42,11 @@ def evaluate(
 
     Args:
         pred: Folder of predicted masks, or one file; `<name>_probabilities.tif` beside them serve membranes.
-        truth: Folder of true masks, or one file.
+        truth: Folder of true masks, one file, or the folder of a whole data set (docs/layouts.md).
         labels: The label map of the run; left out, the one that `predict` wrote beside the predictions, and
             without any the values of the truth are the classes.
         kinds: Some of `classes`, `objects`, `em`, to overrule the choice.
+        reading: How the folder of truths is laid out, where that must be said.
 
     Returns:
         Scores of each image and their means, with the conventions; `.to_json()`, `.table()`, `.worst()`.
@@ -53,8 +57,12 @@ def evaluate(
         UsageError: a path that does not exist, or scores that do not fit the masks.
     """
     labels = written_labels(Path(pred)) if labels is None else labels
+    reading = reading or Reading()
+    if labels is not None and reading.task is None:
+        reading = replace(reading, task=labels.task)
     overlapping = labels is not None and labels.overlapping
-    pages, warnings = pair_pages(Path(pred), Path(truth), labels.names if labels and overlapping else ())
+    names = labels.names if labels and overlapping else ()
+    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names)
     if labels is not None and overlapping:
         _refuse_kinds(kinds)
         return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)

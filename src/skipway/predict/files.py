@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import find_images
+from skipway.data.layouts import Reading, find_images
 from skipway.data.sources import Source
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
 from skipway.images import ImageFile, open_probabilities, output_name, shown, suffix_of, write_labels
@@ -41,6 +41,7 @@ class FileOptions:
         overwrite: Replace files that exist.
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
+        layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
     """
 
     probabilities: bool = False
@@ -49,6 +50,7 @@ class FileOptions:
     overwrite: bool = False
     outputs: Outputs = "last"
     level: int | None = None
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -187,7 +189,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         found = "the output lies inside the input"
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
-    for name, source in find_images(images):
+    for name, source in find_images(images, Reading(layout=options.layout)):
         named = source.path.with_name(Path(name).name + suffix_of(source.path))
         file = Path(name).parent / output_name(named)
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
