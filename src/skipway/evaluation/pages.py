@@ -133,6 +133,8 @@ def _in_order(files: Iterable[tuple[str, Source]], names: Sequence[str]) -> Iter
                 fix = "use masks of the same classes, or train again with these among them"
                 raise DataError(Problem(f"masks of {', '.join(strange)}", str(source), expected, fix, "E01"))
             source = class_mask(parts, names)
+        elif names and source.names:  # shapes, whose bits follow from the names
+            source = replace(source, names=tuple(names))
         yield name, source
 
 

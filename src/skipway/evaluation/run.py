@@ -61,9 +61,8 @@ def evaluate(
     if labels is not None and reading.task is None:
         reading = replace(reading, task=labels.task)
     overlapping = labels is not None and labels.overlapping
-    pages, warnings = pair_pages(
-        Path(pred), Path(truth), reading, labels.names if labels and overlapping else ()
-    )
+    names = labels.names if labels and overlapping else ()
+    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names)
     if labels is not None and overlapping:
         _refuse_kinds(kinds)
         return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)

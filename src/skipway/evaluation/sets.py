@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
 from skipway.metrics.pixel import confusion, scores
+from skipway.metrics.sets import class_scores
 from skipway.metrics.summary import Evaluation, ImageScores
-from skipway.tasks.multilabel import class_scores
 
 NONE = "no class"
 """What pixels without any class are called; it stands first, as the background of other masks does."""

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.labels import UNKNOWN, LabelMap, has
-from skipway.metrics.pixel import PixelScores, confusion, mean_defined, scores
+from skipway.data.labels import UNKNOWN, LabelMap
+from skipway.metrics.pixel import mean_defined
+from skipway.metrics.sets import class_scores
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,3 @@ class Multilabel:
         """Mean Dice over the classes that occur in mask or prediction."""
         found = class_scores(self.labels.encode(mask), self.labels.encode(decoded), self.outputs)
         return mean_defined(one.dice for one in found)[0]
-
-
-def class_scores(
-    truth: NDArray[np.integer[Any]], prediction: NDArray[np.integer[Any]], classes: int
-) -> tuple[PixelScores, ...]:
-    """Scores of each class against its own absence.
-
-    Args:
-        truth: Sets of class indices, (*S), `UNKNOWN` where nothing is annotated.
-        prediction: Sets of class indices, (*S).
-        classes: Number of classes.
-
-    >>> [one.dice for one in class_scores(np.array([3, 2]), np.array([1, 2]), 2)]
-    [1.0, 0.6666666666666666]
-    """
-    known = truth != UNKNOWN
-    truth, prediction = truth[known], prediction[known]
-    return tuple(scores(confusion(has(truth, k), has(prediction, k), 2))[1] for k in range(classes))
