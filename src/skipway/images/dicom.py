@@ -5,8 +5,8 @@ smallest; palettes and YBR become RGB. Masks keep the stored numbers.
 """
 
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import Box, Stored, decoding, refused, within_budget
+from .codecs import Box, Stored, decoding, refused, shown, within_budget
 from .geometry import Geometry
 from .lps import from_lps
 from .voxels import needed
@@ -44,11 +44,21 @@ def read_header(path: Path) -> Any:
         from pydicom import dcmread
     except ImportError as error:
         raise needed("pydicom", "dicom", "DICOM") from error
-    with decoding(path), _QUIET, warnings.catch_warnings():
+    with _sized(path), decoding(path), _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that break a rule which no pixel depends on
         found = dcmread(path, stop_before_pixels=True)
         found.decode()
         return found
+
+
+@contextmanager
+def _sized(path: Path) -> Iterator[None]:
+    """Turns the memory that a length in a damaged file asks for into a refusal."""
+    try:
+        yield
+    except MemoryError as error:
+        found = "a length that asks for more memory than there is"
+        raise refused(path, found, "a complete DICOM file", "copy or export it again", "F08") from error
 
 
 def open_dicom(path: Path, max_pixels: int, *, mask: bool) -> Stored:
@@ -70,12 +80,10 @@ def open_dicom(path: Path, max_pixels: int, *, mask: bool) -> Stored:
     within_budget(path, size, channels, max_pixels, "an image")
     if frames < 1 or frames > 1 << 20:
         raise refused(path, f"{frames} frames", "at least one", "export the file again", "F08")
-    pixels = _Frames(path, header, _decoder(path, header))
-    palette = None
-    if colour == "PALETTE COLOR":
-        with decoding(path):
-            palette = _palette(header)
-    dtype, finish = _finish(path, header, stored, colour, mask=mask)
+    with decoding(path):
+        pixels = _Frames(path, header, _decoder(path, header))
+        palette = _palette(header) if colour == "PALETTE COLOR" else None
+        dtype, finish = _finish(path, header, stored, colour, mask=mask)
     return Stored(
         "DICOM", frames, channels, size, dtype,
         "palette" if palette is not None else "grey" if channels == 1 else "RGB",
@@ -92,7 +100,7 @@ def open_dicom(path: Path, max_pixels: int, *, mask: bool) -> Stored:
 
 def _refuse_others(path: Path, header: Any) -> None:
     """Objects of DICOM that are no picture."""
-    kind = getattr(getattr(header, "SOPClassUID", None), "name", "a DICOM object")
+    kind = shown(str(getattr(header.get("SOPClassUID"), "name", "a DICOM object")))
     if header.get("SOPClassUID") == _SEGMENTATION:
         fix = "convert it to NIfTI with one number a class"
         raise refused(path, "a DICOM segmentation object", "one label a voxel", fix, "F21")
@@ -126,7 +134,7 @@ class _Frames:
         return pixels[:, top:bottom, left:right]
 
     def _frame(self, page: int) -> NDArray[Any]:
-        with decoding(self._path):
+        with _sized(self._path), decoding(self._path):
             pixels = np.asarray(self._decode(page))
             if pixels.shape[:2] != self._shape:
                 raise ValueError(f"a frame of {pixels.shape}, stated {self._shape}")
@@ -154,7 +162,7 @@ def _decoder(path: Path, header: Any) -> Callable[[int], NDArray[Any]]:
         return lambda page: _by_imagecodecs(path, syntax, page)
     raise refused(
         path,
-        f"pixels packed as {syntax.name} ({syntax})",
+        shown(f"pixels packed as {syntax.name} ({syntax})"),
         "a transfer syntax that is read here",
         "unpack it (gdcmconv --raw IN OUT, or dcmdjpeg IN OUT)",
         "F21",
@@ -170,7 +178,9 @@ def _by_imagecodecs(path: Path, syntax: str, page: int) -> NDArray[Any]:
     count = int(whole.get("NumberOfFrames") or 1)
     data = get_frame(whole.PixelData, page, number_of_frames=count)
     if syntax in _JPEG_LS:
-        pixels = imagecodecs.jpegls_decode(data)
+        shape = (int(whole.Rows), int(whole.Columns), int(whole.SamplesPerPixel))
+        room = np.empty(shape if shape[2] > 1 else shape[:2], f"u{int(whole.BitsAllocated) // 8}")
+        pixels = imagecodecs.jpegls_decode(data, out=room)  # never more than the header of the file says
     else:
         pixels = imagecodecs.ljpeg_decode(data) if syntax in _LJPEG else imagecodecs.jpeg_decode(data)
     return np.asarray(pixels).astype(_stored_type(whole), copy=False)
