@@ -149,3 +149,15 @@ def test_problems_are_never_remembered(pairs, tmp_path):
     seen = examine(pairs).seen
     assert len(seen["pairs"]) == 4
     assert not any("a1.png" in key for key in seen["pairs"])
+
+
+def test_a_name_that_is_no_utf_8_is_looked_at_each_time(tmp_path, make_pairs):
+    make_pairs(tmp_path / "data", 3)
+    for folder in ("images", "masks"):
+        path = tmp_path / "data" / folder / "a1.png"
+        path.rename(path.with_name(os.fsdecode(b"\xff.png")))
+    for isolate in (False, True):
+        checked = inspect(find_pairs(tmp_path / "data"), how=Scan(isolate=isolate))
+        assert len(checked.records) == 3
+        json.dumps(checked.seen, ensure_ascii=False).encode()
+        assert len(checked.seen["pairs"]) == 2

@@ -230,8 +230,9 @@ def remembered(job: Job, ignore: int | None, found: Sequence[Found]) -> dict[str
     if any(f.record is None for f in found):
         return {}
     try:
+        "".join([*(pair.name for pair in job), *map(str, _files(job))]).encode()
         files = {str(path): [*_state(path), _content(path)] for path in _files(job)}
-    except OSError:
+    except (OSError, UnicodeEncodeError):  # names that are no UTF-8 cannot be written down
         return {}
     return {_key(job, ignore): {"files": files, "records": [f.record.to_json() for f in found if f.record]}}
 

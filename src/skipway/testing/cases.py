@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Spoil = Callable[[Path], None]
+Spoil = Callable[[Path], object]
 Base = Callable[[Path, int], None]
 
 
