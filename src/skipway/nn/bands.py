@@ -9,6 +9,10 @@ ROWS = 64
 """Rows of a band. Measured with UNet++ of width 32 at 512²: 32 to 128 rows take a third to half of the memory of
 whole maps, and 64 the least time."""
 
+PIXELS = 2**14
+"""Pixels of a band at least: 64 rows of 256. Up to some 20,000 numbers PyTorch computes a convolution by other code,
+whose last digits differ on some processors."""
+
 
 def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -> Tensor:
     """What `node` makes of `features`, computed `rows` rows of its first axis at a time.
@@ -21,18 +25,20 @@ def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -
         node: Any node; one that is not local, or smaller than what it reads, is computed whole.
         features: What it reads, as for `forward`; emptied.
         rows: Rows of a band, rounded up to what the node needs; a map of no more than two bands is computed
-            whole. Unless given, `ROWS`, but at least 32 halos, so that no more than a sixteenth is computed twice.
+            whole, and the last band takes what is left over. Unless given, `ROWS`, but at least `PIXELS` and 32
+            halos, so that no more than a sixteenth is computed twice.
     """
     bands = node.bands
     if bands is None:
         return node(features)
     total = int(features[0].shape[2] * bands.scales[0])
-    step = -(-(rows or max(ROWS, 32 * bands.halo)) // bands.step) * bands.step
+    pixels = max(feature[0, 0].numel() for feature in features)
+    step = -(-(rows or max(ROWS, 32 * bands.halo, PIXELS * total // pixels)) // bands.step) * bands.step
     if total <= 2 * step:
         return node(features)
     out: Tensor | None = None
-    for start in range(0, total, step):
-        stop = min(total, start + step)
+    starts = range(0, total - step + 1, step)
+    for start, stop in zip(starts, (*starts[1:], total), strict=True):
         low, high = max(0, start - bands.halo), min(total, stop + bands.halo)
         parts = [
             feature[:, :, int(low / scale) : int(high / scale)]
