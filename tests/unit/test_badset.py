@@ -11,7 +11,7 @@ from skipway import api
 from skipway.doctor import check
 from skipway.errors import SkipwayError
 from skipway.plan import Request
-from skipway.testing import ELSEWHERE, PENDING, badset, digest
+from skipway.testing import ELSEWHERE, badset, digest
 
 CASES = badset()
 ROOT = os.name == "posix" and os.geteuid() == 0
@@ -126,13 +126,6 @@ def predicted(case, root, run):
 
 
 def met(case, tmp_path, run, tally):
-    if case.name in PENDING:
-        try:
-            wrong = judged(case, tmp_path / "bad", run)
-        except Exception as error:  # whatever an unfinished part raises
-            wrong = [repr(error)]
-        assert wrong, f"{case.name} holds now: take it out of skipway.testing.PENDING"
-        pytest.skip(f"waits for {PENDING[case.name]}")
     tally["faults"] += 1
     assert judged(case, tmp_path / "bad", run) == []
     tally["detected"] += 1
@@ -158,25 +151,17 @@ TWINS = {(case.base, case.images, case.masks): case for case in CASES if case.vi
 def test_a_clean_twin_passes_without_a_word(case, seed, tmp_path, tally):
     case = case.seeded(seed)
     case.twin(tmp_path)
-    if any(c.base is case.base and c.name not in PENDING for c in CASES) or not pending(case):
-        tally["twins"] += 1
-        masks = None if not (tmp_path / "masks").exists() else tmp_path / "masks"
-        found = check(tmp_path / case.images if (tmp_path / case.images).is_dir() else tmp_path, masks)
-        tally["alarms"] += bool(found.problems or found.suspicions)
-        assert lines(found) == ([], [])
-    else:
-        pytest.skip("waits for another part")
-
-
-def pending(case):
-    return all(c.name in PENDING for c in CASES if c.base is case.base)
+    tally["twins"] += 1
+    masks = None if not (tmp_path / "masks").exists() else tmp_path / "masks"
+    found = check(tmp_path / case.images if (tmp_path / case.images).is_dir() else tmp_path, masks)
+    tally["alarms"] += bool(found.problems or found.suspicions)
+    assert lines(found) == ([], [])
 
 
 def test_every_row_of_the_catalogue_has_a_case_or_a_reason():
     catalogue = os.environ.get("SKIPWAY_CATALOGUE")
     rows = {case.row for case in CASES}
     assert not rows & ELSEWHERE.keys()
-    assert PENDING.keys() <= {case.name for case in CASES}
     assert len({case.name for case in CASES}) == len(CASES)
     if catalogue:
         import re

@@ -7,18 +7,6 @@ True
 from skipway.testing import channels, damage, folders, geometry, masks, sizes, splits, values
 from skipway.testing.cases import Case, digest
 
-PENDING = {
-    **dict.fromkeys(("B17", "B25", "C22-gif", "F06", "F13", "F22"), "A: formats"),
-    **dict.fromkeys(
-        ("A12-nifti", "F10", "F11", "F21", "G01", "G02", "G03", "G04", "G05", "G06", "G07", "G08", "G09"),
-        "B: volumes",
-    ),
-    **dict.fromkeys(("D09", "E31"), "C: layouts"),
-    "E30": "D: overlapping classes",
-    **dict.fromkeys(("L01", "L02", "L04", "L05"), "F: groups"),
-}
-"""Cases that cannot hold before another part is there, and which; one that holds must leave this list."""
-
 ELSEWHERE = {
     "A27": "cost of many files: benchmarks/check.py",
     "B14": "more than 2^31 pixels: tests of the TIFF reader",
@@ -51,4 +39,4 @@ def badset(seed: int = 0) -> tuple[Case, ...]:
     return tuple(case.seeded(seed) for room in rooms for case in room.CASES)
 
 
-__all__ = ["ELSEWHERE", "PENDING", "Case", "badset", "digest"]
+__all__ = ["ELSEWHERE", "Case", "badset", "digest"]
