@@ -172,5 +172,5 @@ def test_a_fingerprint_of_an_earlier_version_is_read():
         "mean": 0.5,
     }
     found = Fingerprint.from_json(value)
-    assert (found.areas, found.spacing, found.annotated, found.intensity) == ((), (), 1.0, ())
+    assert (found.areas, found.spacing, found.annotated, found.intensity) == ((), None, 1.0, ())
     assert "not measured" in str(found)

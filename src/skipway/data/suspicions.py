@@ -71,7 +71,13 @@ def _named(code: str, text: str, records: Sequence[FileRecord], more: str = "") 
     return Suspicion(code, f"{text}: {some_of(records)}{more}", tuple(r.name for r in records))
 
 
-_NOTES = (("is named", "A16"), ("orientation", "B22"), ("R=G=B", "E07"), ("only red", "E07"))
+_NOTES = (
+    ("is named", "A16"),
+    ("orientation", "B22"),
+    ("R=G=B", "E07"),
+    ("only red", "E07"),
+    ("further pictures", "F22"),
+)
 
 
 def _reading(records: Sequence[FileRecord]) -> Iterator[Suspicion]:

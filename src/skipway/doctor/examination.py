@@ -1,5 +1,6 @@
 """`skipway check`: pair, look at every pixel, judge, propose a split, and never raise for what the data hold."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -144,6 +145,8 @@ def across(checked: Checked, proposed: Split) -> tuple[Suspicion, ...]:
 
 
 def _code(text: str) -> str:
+    if stated := re.search(r"\[([A-Z]\d\d)\]", text):
+        return stated[1]
     if text.startswith("one image only"):
         return "A29"
     return "E22" if "validation images" in text else "L00"

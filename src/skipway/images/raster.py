@@ -174,6 +174,7 @@ def open_jpeg(path: Path, max_pixels: int) -> Stored:
         decode=pixels.decode,
         close=pixels.close,
         orientation=orientation,
+        notes=("holds further pictures; the first is read",) if "mp" in image.info else (),
     )
 
 

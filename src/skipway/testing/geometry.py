@@ -97,10 +97,12 @@ def _all(**others: Any) -> Any:
 
 
 def _squeezed(root: Path) -> None:
-    """Zeros that unpack to a thousand times their size and more than the header says."""
+    """Zeros that unpack to a thousand times their size, as many as the header says."""
     path = root / "images/v2.nii.gz"
+    nifti(path, np.zeros((1, 1, 1), np.uint8), shape=(1000, 1000, 600))
     head = gzip.decompress(path.read_bytes())[:352]
-    path.write_bytes(gzip.compress(head + bytes(40 * 32 * 6) + bytes(200_000_000), mtime=0))
+    zeros = gzip.compress(bytes(10_000_000), mtime=0)
+    path.write_bytes(gzip.compress(head, mtime=0) + 61 * zeros)
 
 
 def _dicom(root: Path) -> None:
@@ -108,7 +110,14 @@ def _dicom(root: Path) -> None:
     name = b"1.2.840.10008.1.2.4.999\0"
     meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(name)) + name
     group = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta))
-    (root / "images/v2.dcm").write_bytes(bytes(128) + b"DICM" + group + meta)
+    numbers = {0x02: 1, 0x10: 32, 0x11: 40, 0x100: 8, 0x101: 8, 0x102: 7, 0x103: 0}  # samples, sides, bits
+    image = b"".join(struct.pack("<HH2sHH", 0x28, tag, b"US", 2, value) for tag, value in numbers.items())
+    kind = struct.pack("<HH2sH", 0x28, 4, b"CS", 12) + b"MONOCHROME2 "
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF)
+    packed = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 8) + bytes(8)
+    end = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    body = image[:10] + kind + image[10:] + pixels + packed + end
+    (root / "images/v2.dcm").write_bytes(bytes(128) + b"DICM" + group + meta + body)
     (root / "images/v2.nii.gz").unlink()
 
 
@@ -131,7 +140,9 @@ CASES: tuple[Case, ...] = (
         volumes,
         says=("v2",),
     ),
-    case("F21", "DICOM of an unknown coding", "E", _dicom, volumes, says=("v2.dcm",)),
+    case(
+        "F21", "DICOM of an unknown coding", "E", _dicom, volumes, says=("v2.dcm", "1.2.840.10008.1.2.4.999")
+    ),
     case(
         "G01",
         "an origin that differs",

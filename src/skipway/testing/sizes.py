@@ -218,5 +218,12 @@ CASES: tuple[Case, ...] = (
         code="B03",
         holds=lambda f: min(r.fit.here for r in f.records) > 6,
     ),
-    case("B25", "nodata in a GeoTIFF", "R", _geotiff, tiffs, holds=lambda f: "nodata" in str(f.to_json())),
+    case(
+        "B25",
+        "nodata in a GeoTIFF",
+        "R",
+        _geotiff,
+        tiffs,
+        holds=lambda f: "pixels without data" in str(f.to_json()),
+    ),
 )

@@ -71,6 +71,7 @@ CASES: tuple[Case, ...] = (
         "E",
         _listed,
         _tiles,
+        code="L01",
         options={"val": "val.txt"},
         says=("slide1",),
     ),

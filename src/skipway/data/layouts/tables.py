@@ -129,8 +129,9 @@ def _tables_beside(pairs: Pairs) -> list[Path]:
     folders = [root if root.is_dir() else root.parent for root in roots]
     if roots[0] != roots[1] and roots[0].resolve().parent == roots[1].resolve().parent:
         folders.append(roots[0].parent)
-    found = {file.resolve(): file for folder in dict.fromkeys(folders) for file in files_in(folder)}
-    tables = [file for file in found.values() if file.name.casefold() in CLASS_TABLES and _tells(file)]
+    files = [file for folder in dict.fromkeys(folders) for file in files_in(folder)]
+    named = [file for file in files if file.name.casefold() in CLASS_TABLES]
+    tables = list({file.resolve(): file for file in named if _tells(file)}.values())
     if len(tables) > 1:
         raise DataError(
             Problem(
