@@ -11,6 +11,7 @@ command line replace their own rows.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -109,8 +110,8 @@ def measured(one: Set, data: Path, out: Path) -> dict[str, Any]:
     row = {
         "command": " ".join(("skipway train", *map(quoted, one.data), *one.flags)),
         "understood": lines["data"].partition(": ")[2],
-        "labels": lines["labels"].removesuffix(" [--task]"),
-        "split": lines["split"].removesuffix(" [--val]"),
+        "labels": lines["labels"],
+        "split": lines["split"],
         "warnings": [event["text"] for event in told if event["event"] == "warning"],
         "score": finished["score"],
         "baseline": finished["baseline"],
@@ -149,7 +150,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        cells = [name, f"`{row['command']}`", row["understood"], row["labels"], row["split"]]
+        told = (re.sub(r" \[--[^]]*\]$", "", row[key]) for key in ("understood", "labels", "split"))
+        cells = [name, f"`{row['command']}`", *told]
         cells += [number(row["score"]), f"{number(row['baseline'])} ({row['baseline_name']})"]
         cells.append(", ".join(f"{value:g}" for value in row["seconds"].values()))
         lines.append(line(cells))
