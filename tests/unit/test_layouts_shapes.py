@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from skipway.data.check import inspect
-from skipway.data.drawn import Shape, filled, run_lengths
 from skipway.data.layouts import Reading, find_pairs
+from skipway.data.outlines import Shape, filled, run_lengths
 
 SIZE = (20, 30)
 PICTURE = np.random.default_rng(0).integers(0, 255, SIZE, np.uint8)

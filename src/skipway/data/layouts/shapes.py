@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from skipway.data.drawn import Coco, Drawing, categories, read_coco, read_geojson, read_labelme
 from skipway.data.folders import IMAGE_FOLDERS, data_error, empty, files_in, some, subfolders, twins, walk
 from skipway.data.layouts.matching import matched
 from skipway.data.layouts.pairs import SIDES, Pairs, Reading, Stated, finished
 from skipway.data.layouts.tables import ignored
 from skipway.data.names import key_of
+from skipway.data.outlines import Coco, Drawing, categories, read_coco, read_geojson, read_labelme
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
 from skipway.images import is_image, shown
