@@ -111,6 +111,22 @@ def test_a_table_states_groups_and_overrides_the_names(tmp_path, make_pairs, tab
     assert "[L04]" in found.warnings[0]
 
 
+def test_a_table_that_lies_with_the_data_is_read(tmp_path, make_pairs):
+    root = make_pairs(tmp_path / "d", 4)
+    (root / "index.csv").write_text("file,patient\na0.png,x\na1.png,x\na2.png,y\na3.png,y\n")
+    found = find_groups(find_pairs(root))
+    assert (found.members, found.rule) == ({"x": ["a0", "a1"], "y": ["a2", "a3"]}, "patient in index.csv")
+    assert find_groups(find_pairs(root), "none") is None
+    for other in (
+        "file,age\na0.png,x\na1.png,x\na2.png,y\na3.png,y\n",  # not of groups
+        "file,patient\na0.png,x\na1.png,x\na2.png,y\n",  # not of all images
+        "file,patient\na0.png,x\na1.png,x\na2.png,x\na3.png,x\n",  # all of one
+        "file,patient\na0.png,1\na1.png,2\na2.png,3\na3.png,4\n",  # each of its own
+    ):
+        (root / "index.csv").write_text(other)
+        assert find_groups(find_pairs(root)) is None
+
+
 def test_a_table_that_leaves_images_out_is_refused(tmp_path, make_pairs, table, refused):
     """L05, with a clean twin above."""
     pairs = find_pairs(make_pairs(tmp_path / "d", 4))

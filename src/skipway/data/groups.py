@@ -1,19 +1,20 @@
 """Images that come from one patient, slide or movie: they are alike, so one side of a split has them all.
 
-Groups are stated (by a table, by the layout), or guessed from folders and names. A guess needs every name to follow
-one pattern that leaves at least two groups, one of them with several images; names that are only numbers are no
-groups. The pages of a stack are always one group.
+Groups are stated (by a table that is named or lies with the data, or by the layout), or guessed from folders and
+names. A guess needs every name to follow one pattern that leaves at least two groups, one of them with several images;
+names that are only numbers are no groups. The pages of a stack are always one group.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipway.data.layouts import Pair, Pairs, natural
-from skipway.data.lists import by_pair, read_table, some, stem_of_pair
-from skipway.errors import DataError, Problem
+from skipway.data.lists import by_pair, is_table, read_table, some, stem_of_pair
+from skipway.errors import DataError, Problem, SkipwayError
 from skipway.images import shown
 
 COLUMNS = (
@@ -95,7 +96,7 @@ def find_groups(pairs: Pairs, asked: str | Path | None = None) -> Groups | None:
     Args:
         pairs: From `find_pairs`.
         asked: A table with a column `name` and a column `group`, or "none" for no groups besides stacks. Left
-            out: what the data set states, else what its names say.
+            out: what the data set states, else a table that lies with the data, else what its names say.
 
     Raises:
         DataError: a table that leaves images out, or says two things of one.
@@ -105,6 +106,8 @@ def find_groups(pairs: Pairs, asked: str | Path | None = None) -> Groups | None:
         return from_table(pairs.pairs, Path(asked))
     if asked is None and pairs.stated.groups:
         return _complete(pairs.pairs, pairs.stated.groups, "as the data set states", shown(pairs.images_root))
+    if asked is None and (told := beside(pairs)) is not None:
+        return told
     stems = {pair.name: stem_of_pair(pair) for pair in pairs.pairs}
     found = None if asked else guessed(sorted(set(stems.values()), key=natural))
     if found is None:
@@ -122,6 +125,23 @@ def from_table(pairs: Sequence[Pair], path: Path) -> Groups:
     """
     head, rows = read_table(path, "--groups").by_name(COLUMNS, "--groups")
     return _complete(pairs, by_pair(pairs, rows, path, head), f"{head} in {path.name}", shown(path))
+
+
+def beside(pairs: Pairs) -> Groups | None:
+    """Groups of a table that lies with the images or beside their folder, such as `index.csv`.
+
+    It counts only where it has a row for every image and leaves at least two groups, one of several images; any
+    other table is about something else.
+    """
+    roots = [root if root.is_dir() else root.parent for root in (pairs.images_root, pairs.masks_root)]
+    folders = dict.fromkeys((roots[0], roots[0].parent) if roots[0].parent == roots[1].parent else roots[:1])
+    for path in sorted(file for folder in folders for file in folder.iterdir() if is_table(file)):
+        with suppress(SkipwayError):
+            if read_table(path, "").head(COLUMNS) is not None:
+                found = from_table(pairs.pairs, path)
+                if 2 <= len(found.members) < len(found.of):
+                    return found
+    return None
 
 
 def _complete(pairs: Sequence[Pair], of: Mapping[str, str], rule: str, where: str) -> Groups:

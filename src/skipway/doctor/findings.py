@@ -48,14 +48,14 @@ class LabelRow:
         value: In the masks.
         name: What it is called.
         share: Of the annotated pixels, in [0, 1].
-        objects: Connected regions.
+        objects: Connected regions; None for classes that overlap, whose regions are not counted.
         files: Masks that hold it.
     """
 
     value: int
     name: str
     share: float
-    objects: int
+    objects: int | None
     files: int
 
 
@@ -161,7 +161,7 @@ def _label_rows(labels: LabelMap, records: Sequence[FileRecord]) -> Iterator[Lab
         for bit, name in zip(labels.values, labels.names, strict=True):
             holding = [value for value in pixels if value != labels.ignore and value & bit]
             masks = sum(any(value in holding for value in record.values.values) for record in records)
-            yield LabelRow(bit, name, sum(pixels[v] for v in holding) / total, 0, masks)
+            yield LabelRow(bit, name, sum(pixels[v] for v in holding) / total, None, masks)
         return
     if labels.task != "objects":
         for value, name in zip(labels.values, labels.names, strict=True):
@@ -217,6 +217,7 @@ def _table(rows: Sequence[LabelRow], masks: int) -> Iterator[str]:
     yield f"  {'value':>7}  {'name':<{width}}  {'share':>7}  {'objects':>8}  in masks"
     for row in rows[:ROWS]:
         count = f"{row.files} of {masks}"
-        yield f"  {row.value:>7}  {row.name:<{width}}  {row.share:>7.2%}  {row.objects:>8}  {count}"
+        objects = "-" if row.objects is None else row.objects
+        yield f"  {row.value:>7}  {row.name:<{width}}  {row.share:>7.2%}  {objects:>8}  {count}"
     if len(rows) > ROWS:
         yield f"  … and {len(rows) - ROWS} more"

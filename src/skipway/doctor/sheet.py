@@ -53,9 +53,9 @@ def render(found: Findings, *, seed: int = 0) -> str:
     shown = [_shown(pairs[name], reasons, found.labels) for name, reasons in chosen.items() if name in pairs]
     swatches = []
     if found.labels is not None and found.labels.task != "objects":
-        swatches = [
-            (row, pictures.label_colour(index)) for index, row in enumerate(found.label_rows) if index
-        ]
+        sets = found.labels.overlapping  # drawn by value: a pixel of two classes has a colour of its own
+        coloured = ((row, row.value if sets else index) for index, row in enumerate(found.label_rows))
+        swatches = [(row, pictures.label_colour(index)) for row, index in coloured if index]
     return str(
         template.render(
             found=found,
