@@ -3,6 +3,7 @@
 import torch
 
 from skipway.models import BUILDERS, arguments, build
+from skipway.nn.norms import RepeatedBatchNorm
 
 SMALL = {
     "fcn_32s": {"width": 2, "hidden": 4},
@@ -42,11 +43,15 @@ def axes(name, ndim):
 
 
 def made(name, ndim, dtype=torch.float32, **config):
-    """A small network with numbers in every parameter, biases too."""
+    """A small network with numbers in every parameter, biases too, and in the statistics of norms used again."""
     torch.manual_seed(0)
     model = build(name, in_channels=1, classes=2, **small(name, **axes(name, ndim), **config))
     model = model.to(dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
             torch.nn.init.normal_(parameter, std=0.2)
+    for module in model.modules():
+        if isinstance(module, RepeatedBatchNorm):
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model

@@ -12,30 +12,47 @@ from torch import nn
 from skipway import models
 from skipway.nn.blocks import Style
 from skipway.nn.nodes import AttentionGate
+from skipway.nn.norms import BATCH_NORMS, RepeatedBatchNorm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attention_twins import AttentionUNet, Pair, RecurrentPair, ResidualUNet
 
 
 def randomise(model):
-    """Weights of He, other biases and running statistics than those a wrong use would forgive."""
+    """Weights of He, other biases and running statistics than those a wrong use would forgive.
+
+    All uses of a norm get the same statistics, as the published code has it.
+    """
     torch.manual_seed(0)
     for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+        if isinstance(module, BATCH_NORMS):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+            if isinstance(module, RepeatedBatchNorm):
+                module.running_mean[1:] = module.running_mean[0]
+                module.running_var[1:] = module.running_var[0]
         elif getattr(module, "bias", None) is not None:
             nn.init.normal_(module.bias, std=0.2)
     return model.double().eval()
 
 
 def in_order(target, source):
-    """Copy the weights of one network to another that lists the same shapes in the same order."""
-    ours, theirs = source.state_dict(), target.state_dict()
+    """Copy the weights of one network to another that lists the same shapes in the same order.
+
+    Of the statistics of several uses the first are copied; the number of batches seen is left out.
+    """
+    ours, theirs = (
+        {
+            key: value[0] if "running" in key and value.ndim == 2 else value
+            for key, value in network.state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        }
+        for network in (source, target)
+    )
     assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
-    target.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    target.load_state_dict({**target.state_dict(), **dict(zip(theirs, ours.values(), strict=True))})
     return target.double().eval()
 
 
@@ -61,11 +78,13 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_graph_equals_the_network_wired_by_hand(case):
+def test_graph_equals_the_network_wired_by_hand(case, training):
     make, make_twin, ndim = CASES[case]
     graph = randomise(make())
-    twin = in_order(make_twin(), graph)
+    twin = in_order(make_twin(), graph).train(training)
+    graph.train(training)
     image = torch.randn(2, 3, *(48, 32, 16)[:ndim], dtype=torch.double)
     with torch.no_grad():
         (ours,), theirs = graph(image), twin(image)

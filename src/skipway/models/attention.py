@@ -30,6 +30,9 @@ def r2_unet(
 ) -> SkipGraph:
     """R2U-Net: recurrent residual blocks, which use each convolution several times.
 
+    Batch norms keep running statistics of each use, where the code of the count keeps one for all: in training
+    the two are the same, in prediction this one agrees with its training.
+
     Args:
         in_channels: Channels of the image.
         classes: Number of output channels.

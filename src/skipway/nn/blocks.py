@@ -64,18 +64,20 @@ def plain_block(
     kernel: Sides = 3,
     stride: Sides = 1,
     closed: bool = True,
+    uses: int = 1,
 ) -> nn.Sequential:
     """Convolutions, each followed by norm, activation and dropout where the style has them.
 
     Arguments as of `conv_block`; `closed` is whether the last convolution has an activation, for without one it
-    can be added to something. Children are named conv1, norm1, act1, drop1, conv2, ….
+    can be added to something; `uses` is how often one pass runs the block (see `make_norm`). Children are named
+    conv1, norm1, act1, drop1, conv2, ….
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     source = width_in
     for i, width in enumerate(widths, start=1):
         at = stride if i == 1 else 1
         layers[f"conv{i}"] = conv(source, width, kernel, style, stride=at, bias=has_bias(style))
-        if (norm := make_norm(width, style)) is not None:
+        if (norm := make_norm(width, style, uses)) is not None:
             layers[f"norm{i}"] = norm
         if closed or i < len(widths):
             layers[f"act{i}"] = activation(width, style)
@@ -189,7 +191,7 @@ def recurrent_residual_block(
 def _recurrent_units(widths: Sequence[int], style: Style, kernel: Sides) -> nn.Sequential:
     units: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, len(widths) + 1):
-        body = plain_block(widths[-1], widths[-1:], style, kernel=kernel)
+        body = plain_block(widths[-1], widths[-1:], style, kernel=kernel, uses=style.recurrences + 1)
         units[f"unit{i}"] = Recurrent(body, style.recurrences, style.ndim)
     return nn.Sequential(units)
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skipway.nn.norms import RepeatedBatchNorm
 from skipway.nn.paths import path_of
 from skipway.nn.style import Sides, Style, per_axis
 from skipway.shapes import Grid, Path, advance
@@ -83,17 +84,16 @@ class Repeat(nn.Module):
 class Recurrent(nn.Module):
     """y = f(x), then `times` times y = f(x + y), always with the same weights.
 
-    The norm in f, if any, is shared too: its running statistics are those of all uses together.
-
     Args:
-        body: f, from (B, width, *S) to the same shape.
+        body: f, layer by layer, from (B, width, *S) to the same shape. A batch norm in it is one that knows its
+            uses.
         times: How often f is used again.
         ndim: Number of spatial axes.
 
     Source: Alom et al. 2018, eq. 1 to 3, unfolded as in fig. 4b.
     """
 
-    def __init__(self, body: nn.Module, times: int, ndim: int) -> None:
+    def __init__(self, body: nn.Sequential, times: int, ndim: int) -> None:
         super().__init__()
         self.body = body
         self.times = times
@@ -101,10 +101,15 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, *S) to the same shape."""
-        y = self.body(x)
-        for _ in range(self.times):
-            y = self.body(x + y)
+        y = self._use(0, x)
+        for number in range(1, self.times + 1):
+            y = self._use(number, x + y)
         return y
+
+    def _use(self, number: int, x: Tensor) -> Tensor:
+        for layer in self.body:
+            x = layer(x, number) if isinstance(layer, RepeatedBatchNorm) else layer(x)
+        return x
 
     def extra_repr(self) -> str:
         """Number of uses, for printing."""

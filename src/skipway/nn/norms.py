@@ -7,9 +7,51 @@ from torch import Tensor, nn
 from skipway.nn.style import Style
 from skipway.shapes import Path
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 GROUPS = 32
 """Groups of channels in a group norm, or the next lower number that divides the width."""
+
+
+class RepeatedBatchNorm(nn.Module):
+    """Batch norm of a convolution that is used several times: y = (x − mean_k) / sqrt(var_k + eps) · weight + bias.
+
+    Scale and shift are the same in every use; mean and variance in prediction are those of use k, for each use
+    sees other maps. One pair for all uses is right for none, and prediction can lose what training has learned
+    (measured in docs/decisions/0011-statistics-of-each-use.md).
+
+    Args:
+        width: Channels.
+        uses: Number of uses in one pass.
+        eps: Added to the variance.
+        momentum: Share of the newest batch in the running statistics.
+
+    Source: Cooijmans et al. 2017, "Recurrent batch normalization", section 3: statistics for each time step.
+    """
+
+    def __init__(self, width: int, uses: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(uses, width))
+        self.register_buffer("running_var", torch.ones(uses, width))
+        self.eps = eps
+        self.momentum = momentum
+        self.path: Path = ()
+
+    def forward(self, x: Tensor, use: int) -> Tensor:
+        """Normalise `x` of shape (B, C, *S) in use number `use`, from 0."""
+        mean, var = self.running_mean[use], self.running_var[use]
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        """Width, uses and eps, for printing."""
+        uses, width = self.running_mean.shape
+        return f"{width}, uses={uses}, eps={self.eps}"
+
+
+_USED_ONCE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (*_USED_ONCE, RepeatedBatchNorm)
 
 
 class ChannelLayerNorm(nn.Module):
@@ -71,11 +113,13 @@ class GroupNorm(nn.Module):
         return f"{self.weight.numel()}, groups={self.groups}, eps={self.eps}"
 
 
-def make_norm(width: int, style: Style) -> nn.Module | None:
-    """The norm of a style for maps of `width` channels, or None."""
+def make_norm(width: int, style: Style, uses: int = 1) -> nn.Module | None:
+    """The norm of a style for maps of `width` channels, or None; `uses` is how often a pass runs it."""
     match style.norm:
+        case "batch" if uses > 1:
+            return RepeatedBatchNorm(width, uses)
         case "batch":
-            return BATCH_NORMS[style.ndim - 1](width)
+            return _USED_ONCE[style.ndim - 1](width)
         case "instance":
             return GroupNorm(width, groups=width)
         case "group":

@@ -33,7 +33,8 @@ class Style:
             `recurrent`: each convolution is used again on the sum of its input and its output;
             `recurrent_residual`: recurrent, and the block adds its input.
         activation: `relu`, `leaky_relu` (slope 0.01 below zero) or `prelu` (a learned slope per channel).
-        recurrences: How often a recurrent convolution is used again.
+        recurrences: How often a recurrent convolution is used again. Its weights and its norm are those of the
+            first use; a batch norm keeps running statistics of each use.
     """
 
     ndim: int = 2
