@@ -16,7 +16,7 @@ class RepeatedBatchNorm(nn.Module):
 
     Scale and shift are the same in every use; mean and variance in prediction are those of use k, for each use
     sees other maps. One pair for all uses is right for none, and prediction can lose what training has learned
-    (measured in docs/decisions/0011-statistics-of-each-use.md).
+    (measured in docs/decisions/0013-statistics-of-each-use.md).
 
     Args:
         width: Channels.
