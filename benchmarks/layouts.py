@@ -60,7 +60,11 @@ SETS = (
     Set("chest-xray-multilabel", ("chest-xray-multilabel",)),
     Set("crackforest", ("crackforest",), new="crackforest/original-layout/image"),
     Set("crackforest, as published", ("crackforest/original-layout",)),
-    Set("ctc-phc-u373, gold", ("ctc-phc-u373/images", "ctc-phc-u373/labels_gold")),
+    Set(
+        "ctc-phc-u373, gold",
+        ("ctc-phc-u373/images", "ctc-phc-u373/labels_gold"),
+        ("--layout", "partly"),
+    ),
     Set("ctc-phc-u373, silver", ("ctc-phc-u373/images", "ctc-phc-u373/labels_silver")),
     Set("ctc-phc-u373, as published", ("ctc-phc-u373/original-layout/PhC-C2DH-U373",)),
     Set(
