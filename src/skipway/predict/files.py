@@ -16,11 +16,10 @@ from skipway.data.sources import Source
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
 from skipway.images import (
     ImageFile,
+    labels_suffix,
     open_probabilities,
-    output_name,
     shown,
     stem_of,
-    suffix_of,
     write_labels,
 )
 from skipway.predict.certificate import Certificate
@@ -198,8 +197,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
-        named = source.path.with_name(Path(name).name + suffix_of(source.path))
-        file = Path(name).parent / output_name(named)
+        file = Path(f"{name}{labels_suffix(source.path)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
         probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
         jobs.append(_Job(source, masks, probable if options.probabilities else None))

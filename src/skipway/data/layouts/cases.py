@@ -222,11 +222,9 @@ def _suffixes(
     Nothing where a mask is called as no image is, or where an ending is a mark, a number, or seen once only.
     """
     nothing: tuple[dict[str, dict[str, Path]], tuple[str, ...], dict[str, Path]] = ({}, (), {})
-    labels = {key_of(f.relative_to(masks)): f for f in walk(masks, without=images)[0]}
+    labels = {key_of(f, masks): f for f in walk(masks, without=images)[0]}
     together = images == masks
-    pictures = (
-        labels if together else {key_of(f.relative_to(images)): f for f in walk(images, without=masks)[0]}
-    )
+    pictures = labels if together else {key_of(f, images): f for f in walk(images, without=masks)[0]}
     split = {key: _cut(key, pictures) for key in labels}
     bases = {key for key in labels if split[key] is None}
     if (not together and bases) or not labels:

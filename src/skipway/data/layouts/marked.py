@@ -90,10 +90,7 @@ def worded(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     by_image, by_mask, words = _worded(files, root)
     rule = f"one folder, {', '.join(words)}"
     refuse_unmatched(by_image, by_mask, root, root, rule)
-    found = {
-        key_of(image.relative_to(root)): (Source(image), Source(by_mask[core]))
-        for core, image in by_image.items()
-    }
+    found = {key_of(image, root): (Source(image), Source(by_mask[core])) for core, image in by_image.items()}
     return finished(found, rule, root, root, notes=left_aside(root, others))
 
 
@@ -140,7 +137,7 @@ def by_format(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     image_format = next(form for form in formats if form != mask_format)
     sides: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
-        sides[suffix_of(file).lower()][key_of(file.relative_to(root))] = file
+        sides[suffix_of(file).lower()][key_of(file, root)] = file
     found = {
         key: (Source(file), Source(sides[mask_format][key])) for key, file in sides[image_format].items()
     }
@@ -152,7 +149,7 @@ def _formats(files: Sequence[Path], root: Path) -> tuple[str, ...]:
     """The two suffixes of all names; nothing where it is not so."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
-        groups[key_of(file.relative_to(root))].append(suffix_of(file).lower())
+        groups[key_of(file, root)].append(suffix_of(file).lower())
     kinds = {tuple(sorted(suffixes)) for suffixes in groups.values()}
     only = next(iter(kinds)) if len(kinds) == 1 else ()
     return only if len(set(only)) == 2 else ()

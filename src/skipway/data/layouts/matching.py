@@ -48,7 +48,7 @@ def keyed(files: Sequence[Path], root: Path) -> dict[str, Path]:
     """Files by their path from the root without suffix, refused where two share one."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
-        groups[key_of(file.relative_to(root))].append(file)
+        groups[key_of(file, root)].append(file)
     clashes = [group for group in groups.values() if len(group) > 1]
     if clashes:
         raise DataError(
