@@ -10,15 +10,20 @@ import tifffile
 import zarr
 from test_places import write_series
 
+from skipway import api
 from skipway.data.check import inspect
 from skipway.data.folders import walk
 from skipway.data.groups import find_groups
 from skipway.data.layouts import find_images, find_pairs
 from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
-from skipway.images import FORMATS, IMAGE_SUFFIXES, is_unread_image, labels_suffix, output_name
+from skipway.errors import UsageError
+from skipway.evaluation import evaluate
+from skipway.images import FORMATS, IMAGE_SUFFIXES, is_unread_image, labels_suffix, open_image, output_name
 from skipway.images.formats import _UNREAD_SUFFIXES
 from skipway.images.writers import WRITERS
+from skipway.plan import Request
+from skipway.predict.files import FileOptions
 
 RNG = np.random.default_rng(8)
 SIZE = (4, 6, 5)
@@ -50,6 +55,10 @@ def ome_zarr(path, array):
     group.create_array("0", shape=array.shape, chunks=array.shape, dtype=array.dtype)[:] = array
     axes = [{"name": name, "type": "space"} for name in "zyx"]
     group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+
+
+def quiet(event):
+    pass
 
 
 MAKERS = {".nii.gz": volume, ".ome.tif": ome, ".ome.zarr": ome_zarr}
@@ -152,3 +161,74 @@ def test_groups_lists_split_and_memory_go_by_the_whole_stem(cases, tmp_path):
     seen = inspect(pairs, how=Scan(before=json.loads(json.dumps(data.seen)))).seen
     assert json.loads(json.dumps(seen)) == json.loads(json.dumps(data.seen))
     assert all(name.endswith(".nii.gz") for entry in seen["pairs"].values() for name in entry["files"])
+
+
+def test_a_series_without_masks_is_one_image(tmp_path):
+    write_series(tmp_path / "scan")
+    with pytest.raises(UsageError, match="one image without masks"):
+        find_pairs(tmp_path / "scan")
+    volume(tmp_path / "mask.nii.gz", np.ones((4, 5, 6), np.uint8))
+    assert stems(find_pairs(tmp_path / "scan", tmp_path / "mask.nii.gz")) == {"scan": ("scan", "mask.nii.gz")}
+
+
+def test_a_folder_a_case_with_a_series_and_a_mask(tmp_path):
+    for name in ("p1", "p2"):
+        write_series(tmp_path / name / "DICOM")
+        volume(tmp_path / name / "mask.nii.gz", np.ones((4, 5, 6), np.uint8))
+    assert stems(find_pairs(tmp_path)) == {f"{name}/DICOM": ("DICOM", "mask.nii.gz") for name in ("p1", "p2")}
+
+
+def test_channels_of_nnunet_in_nifti(tmp_path):
+    root = tmp_path / "Dataset007"
+    arrays = {(k, c): RNG.integers(0, 999, SIZE).astype(np.int16) for k in (1, 2) for c in (0, 1)}
+    for (k, c), array in arrays.items():
+        volume(root / "imagesTr" / f"case_{k:03}_{c:04}.nii.gz", array)
+        volume(root / "imagesTs" / f"new_{k:03}_{c:04}.nii.gz", array)
+        volume(root / "labelsTr" / f"case_{k:03}.nii.gz", labels(k))
+    found = find_pairs(root)
+    assert "nnU-Net raw" in found.rule
+    assert "2 channels" in found.rule
+    assert len(found.pairs) == 8
+    assert found.pairs[4].name == "case_002#000"
+    with found.pairs[4].image.open_image() as image:
+        for z in range(4):
+            assert np.array_equal(image.read(z), [arrays[2, 0][z], arrays[2, 1][z]])
+    assert [(name, len(s.parts)) for name, s in find_images(root / "imagesTs")] == [
+        ("new_001", 2),
+        ("new_002", 2),
+    ]
+
+
+@pytest.mark.parametrize("form", ["series", "channels"])
+def test_training_and_prediction_keep_names_and_place(tmp_path, form):
+    """Through every part that makes a name: split.json, the cache, outputs, probabilities, evaluation."""
+    root = tmp_path / "d"
+    tilt = np.array([[0.7, 0, 0, -3], [0, 0.9, 0, 5], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
+    names = [f"Doe.{k}x" for k in range(3)] if form == "series" else [f"case_{k}" for k in range(3)]
+    for k, name in enumerate(names):
+        if form == "series":
+            array = write_series(root / "images" / name, ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+            with open_image(root / "images" / name) as image:
+                where = np.array(image.geometry.affine)
+            volume(root / "masks" / f"{name}.nii.gz", (array > 999).astype(np.uint8), where)
+        else:
+            for c in (0, 1):
+                volume(root / "imagesTr" / f"{name}_{c:04}.nii.gz", affine=tilt)
+            volume(root / "labelsTr" / f"{name}.nii.gz", labels(k), tilt)
+    run, out = tmp_path / "run", tmp_path / "out"
+    request = Request(width=4, depth=2, batch=1, steps=1)
+    api.train_run(root, None, run, request, device="cpu", event=quiet)
+    kept = json.loads((run / "split.json").read_text())
+    assert {name.partition("#")[0] for name in (*kept["train"], *kept["val"])} == set(names)
+    folder = root / ("images" if form == "series" else "imagesTr")
+    summary = api.predict_files(
+        api.load(run, device="cpu"), folder, out, FileOptions(probabilities=True), quiet
+    )
+    assert [path.name for path in summary.written] == [f"{name}.nii.gz" for name in names]
+    assert {path.name for path in out.iterdir()} == {
+        "labels.json", *(f"{n}.nii.gz" for n in names), *(f"{n}_probabilities.tif" for n in names)
+    }  # fmt: skip
+    written = nibabel.load(summary.written[0])
+    truth = root / ("masks" if form == "series" else "labelsTr")
+    assert np.allclose(written.affine, nibabel.load(truth / f"{names[0]}.nii.gz").affine, atol=1e-5)
+    assert {case.name.partition("#")[0] for case in evaluate(out, truth).images} == set(names)

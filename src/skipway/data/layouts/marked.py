@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from skipway.data.folders import data_error, empty, walk
+from skipway.data.folders import data_error, empty, is_one, walk
 from skipway.data.layouts.matching import collisions, keyed, left_aside, refuse_unmatched
 from skipway.data.layouts.pairs import Pairs, Reading, finished
 from skipway.data.names import key_of
 from skipway.data.sources import Source
-from skipway.errors import DataError
-from skipway.images import FORMATS, open_mask, stem_of, suffix_of
+from skipway.errors import DataError, Problem, UsageError
+from skipway.images import FORMATS, open_mask, shown, stem_of, suffix_of
 
 MARKERS = (
     *(
@@ -31,7 +31,7 @@ MARKERS = (
 )
 """Marks of a mask beside its image; one that ends with `_` stands before the name, the others after it."""
 
-IMAGE_WORDS = r"images?|imgs?|raw|volume|vol"
+IMAGE_WORDS = r"images?|imgs?|raw|volume|vol|scan|dicom|dcm|ct|mri?"
 MASK_WORDS = r"masks?|labels?|lbl|seg|segmentation|gt|groundtruth|truth|annotations?"
 FEW = 32
 """Most values of a picture that is taken for the mask of two."""
@@ -51,6 +51,8 @@ def marked(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     suffix = reading.suffix
     candidates = [suffix] if suffix else [m for m in MARKERS if any(_core(k, m) in by_key for k in by_key)]
     candidates = _longest(candidates, by_key)
+    if not candidates and is_one(root):
+        raise UsageError(Problem("one image without masks", shown(root), fix="name the masks as well"))
     if len(candidates) != 1:
         marks = f"several marks of masks ({', '.join(candidates)})" if candidates else "images without masks"
         raise data_error(
