@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Reading, find_images
 from skipway.data.sources import Source
-from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
+from skipway.errors import (
+    OF_A_FILE,
+    EnvironmentFault,
+    NumericalError,
+    Problem,
+    SkipwayError,
+    UsageError,
+    refusal,
+)
 from skipway.images import (
     ImageFile,
     labels_suffix,
@@ -82,9 +90,10 @@ class Summary:
 
     @property
     def error(self) -> SkipwayError:
-        """All problems in one error, of the kind of the first."""
+        """All problems in one error: of the kind of the first, or exit 6 where a file would be unsafe to trust."""
         problems = [problem for error in self.failed for problem in error.problems]
-        return type(self.failed[0])(*problems)
+        unsafe = any(problem.unsafe for problem in problems)
+        return refusal(*problems) if unsafe else type(self.failed[0])(*problems)
 
     def __str__(self) -> str:
         """How many, and the certificate."""
@@ -139,7 +148,7 @@ def predict_files(
     for done, job in enumerate(jobs, start=1):
         try:
             mask, certificate = _predict_file(predictor, job, options)
-        except (DataError, NumericalError) as error:
+        except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
             fix = "a smaller tile, such as --tile 256"

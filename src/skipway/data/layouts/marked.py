@@ -10,7 +10,7 @@ from skipway.data.layouts.matching import collisions, keyed, left_aside, refuse_
 from skipway.data.layouts.pairs import Pairs, Reading, finished
 from skipway.data.names import key_of
 from skipway.data.sources import Source
-from skipway.errors import DataError, Problem, UsageError
+from skipway.errors import OF_A_FILE, Problem, UsageError
 from skipway.images import FORMATS, open_mask, shown, stem_of, suffix_of
 
 MARKERS = (
@@ -187,7 +187,7 @@ def _few_valued(file: Path) -> bool:
                 values.update(set(band.ravel().tolist()))
                 if len(values) > FEW:
                     return False
-    except DataError:
+    except OF_A_FILE:
         return False
     return True
 
