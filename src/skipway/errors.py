@@ -4,7 +4,7 @@ A message has four parts: what was found, where, what was expected, and what to 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Problem:
         expected: What would have been right.
         fix: What the user can type or do.
         code: Stable short name such as `D117`, for scripts and for searching the docs.
+        unsafe: Whether it is a file that would be unsafe to trust, which makes the exit code 6.
     """
 
     found: str
@@ -24,6 +25,7 @@ class Problem:
     expected: str = ""
     fix: str = ""
     code: str = ""
+    unsafe: bool = False
 
     def __str__(self) -> str:
         """`masks/a.png: found …, expected …. Fix: …`."""
@@ -78,6 +80,22 @@ class SecurityError(SkipwayError):
     """A file that would be unsafe to trust (exit 6)."""
 
     exit_code = 6
+
+    def __init__(self, *problems: Problem | str) -> None:
+        super().__init__(*problems)
+        self.problems = tuple(replace(problem, unsafe=True) for problem in self.problems)
+
+
+OF_A_FILE = (DataError, SecurityError)
+"""What one file may raise while the others go on."""
+
+
+def refusal(*problems: Problem) -> DataError | SecurityError:
+    """All problems in one error: exit 6 where one of the files would be unsafe to trust, else 3."""
+    kind = SecurityError if any(problem.unsafe for problem in problems) else DataError
+    error = kind(*problems)
+    error.problems = problems  # of which only some are unsafe
+    return error
 
 
 class Interrupted(SkipwayError):

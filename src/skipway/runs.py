@@ -87,11 +87,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def utf8(text: str) -> bytes:
+    r"""Text as bytes; a byte of a file name that is no UTF-8 becomes the escape by which JSON gives it back.
+
+    >>> utf8(json.dumps(os.fsdecode(b"caf\xe9"), ensure_ascii=False))
+    b'"caf\\udce9"'
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically: keys in the order given, no NaN, a newline at the end."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(utf8(text) + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -120,7 +129,7 @@ def write_tensors(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> Non
     from safetensors.numpy import save
 
     ordered = {name: np.array(tensors[name], order="C") for name in sorted(tensors)}
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    text = utf8(json.dumps(facts, ensure_ascii=False, allow_nan=False)).decode()
     metadata = {_FACTS: text, _HASH: _digest(ordered, text)}
     with replacing(path) as file:
         file.write(save(ordered, metadata=metadata))
@@ -330,7 +339,7 @@ class Run:
         writer.writeheader()
         writer.writerows([*old, *rows])
         with replacing(path) as file:
-            file.write(buffer.getvalue().encode())
+            file.write(utf8(buffer.getvalue()))
 
     def metrics(self) -> Iterator[dict[str, str]]:
         """Rows of metrics.csv, as text."""

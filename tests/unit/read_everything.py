@@ -8,15 +8,19 @@ import json
 import resource
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pydicom
+import SimpleITK as sitk  # noqa: N813
 import tifffile
 import zarr
 from PIL import Image, ImageOps
 
 from skipway.errors import SkipwayError
-from skipway.images import open_image, open_mask
+from skipway.images import CONVERTED, open_image, open_mask
 
 SLOW = 10  # seconds
 
@@ -59,10 +63,14 @@ def image(name: str, path: Path, tally: dict) -> None:
         tally["read, not compared"] += 1
         return
     try:
-        expected = REFERENCE[file.format](path)
+        with warnings.catch_warnings():  # pydicom warns of values that break a rule
+            warnings.simplefilter("ignore")
+            expected = REFERENCE[file.format](path)
     except Exception as error:  # no second opinion
         tally["no second reader"].append(f"{name}: {error!r}"[:120])
         return
+    if file.format in CONVERTED:  # physical values, which references give in double precision
+        expected = expected.astype(pixels.dtype)
     if pixels.dtype == np.uint16 and expected.dtype == np.uint8:  # Pillow narrows 16-bit colour
         pixels = (pixels >> 8).astype(np.uint8)
     if expected.shape[1] == pixels.shape[1] + 1 and (expected[:, -1] == expected[:, -1].max()).all():
@@ -117,6 +125,42 @@ def by_zarr(path: Path) -> np.ndarray:
     return four_axes(array, axes)
 
 
+def by_nibabel(path: Path) -> np.ndarray:
+    """(P, C, H, W) in physical values; the fourth axis is channels."""
+    values = nibabel.load(path).get_fdata(dtype=np.float64)
+    return values.reshape(*values.shape, *(1,) * (4 - values.ndim)).transpose(2, 3, 1, 0)
+
+
+def by_pydicom(path: Path) -> np.ndarray:
+    """(P, C, H, W) in physical values."""
+    found = pydicom.dcmread(path)
+    pixels = found.pixel_array
+    if found.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = pydicom.pixels.apply_color_lut(pixels, found)
+    pages = int(found.get("NumberOfFrames") or 1)
+    pixels = np.moveaxis(pixels.reshape(pages, found.Rows, found.Columns, -1), -1, 1)
+    if found.PhotometricInterpretation == "MONOCHROME1":
+        pixels = (1 << found.BitsStored) - 1 - pixels.astype(np.int64)
+    return pixels * float(found.get("RescaleSlope") or 1) + float(found.get("RescaleIntercept") or 0)
+
+
+def by_itk(path: Path) -> np.ndarray:
+    """(P, C, H, W); ITK has the decoders of three kinds of JPEG that pydicom has not."""
+    image = sitk.ReadImage(path)
+    array = sitk.GetArrayFromImage(image)
+    return four_axes(
+        array, "ZYX"[-image.GetDimension() :] + "S" * (image.GetNumberOfComponentsPerPixel() > 1)
+    )
+
+
+def by_dicom(path: Path) -> np.ndarray:
+    """What pydicom says, or ITK where that says nothing."""
+    try:
+        return by_pydicom(path)
+    except (NotImplementedError, RuntimeError, AttributeError, ValueError):
+        return by_itk(path)
+
+
 def four_axes(array: np.ndarray, axes: str) -> np.ndarray:
     """Axes in the order pages, channels, rows, columns."""
     channels = [k for k, a in enumerate(axes) if a in "CS"]
@@ -131,6 +175,9 @@ REFERENCE = {
     **dict.fromkeys(("PNG", "JPEG", "BMP", "GIF", "WebP", "PNM"), by_pillow),
     "TIFF": by_tifffile,
     "Zarr": by_zarr,
+    "NIfTI": by_nibabel,
+    "DICOM": by_dicom,
+    **dict.fromkeys(("NRRD", "MetaImage"), by_itk),
 }
 
 

@@ -101,6 +101,20 @@ def test_groups_of_a_table_hold_for_lists_and_folders_alike(drawn, write, refuse
         split(data, groups=parted, val=folder)
 
 
+def test_one_movie_alone_is_cut_in_time_with_a_warning(drawn, write):
+    names = [f"t{t:03}" for t in range(10)]
+    data = drawn(names)
+    movie = replace(data, pairs=replace(data.pairs, stated=Stated(groups=dict.fromkeys(names, "01"))))
+    for found in (split(movie), split(movie, val=write("val.txt", *names[8:]))):
+        assert found.val == ("t008", "t009")
+        assert found.groups == dict.fromkeys(names, "01")
+        (line,) = found.warnings
+        assert "all images are of one group, 01" in line
+        assert line.endswith("[L01]")
+    assert split(movie, fold="1/5").val == ("t000", "t001")
+    assert split(data).warnings == ()
+
+
 def test_frames_between_frames_that_train_are_warned_of(drawn, write):
     """L03: one movie, every second frame validates; the end of it in one piece is the clean twin."""
     names = [f"01_t{t:03}" for t in range(20)]

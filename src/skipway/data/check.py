@@ -23,7 +23,7 @@ from skipway.data.scan import Found, Scan, scan
 from skipway.data.sketch import Grey, Sketcher, step_of, thinned, thumbnail
 from skipway.data.suspicions import LEVELS, Suspicion, suspicions
 from skipway.data.values import MaskValues, coding_problems, seams, summarise
-from skipway.errors import DataError, Problem
+from skipway.errors import OF_A_FILE, DataError, Problem, refusal
 from skipway.images import CONVERTED, ImageFile, shown
 
 
@@ -105,10 +105,11 @@ def inspect(
 
     Raises:
         DataError: all problems of all files at once.
+        SecurityError: the same, where one of the files would be unsafe to trust.
     """
     found = examine(pairs, task, ignore=ignore, labels=labels, progress=progress, how=how)
     if found.problems or found.labels is None:
-        raise DataError(*found.problems)
+        raise refusal(*found.problems)
     warnings = (*pairs.notes, *map(str, found.suspicions))
     return Checked(pairs, found.labels, found.records, warnings, found.suspicions, found.seen)
 
@@ -189,7 +190,7 @@ def look_at(pairs: Sequence[Pair], ignore: int | None) -> list[Found]:
     for opener in (pairs[0].image.whole.open_image, pairs[0].mask.whole.open_mask):
         try:
             opened.append(opener())
-        except DataError as error:
+        except OF_A_FILE as error:
             opened.append(None)
             problems += error.problems
     image, mask = opened
@@ -211,7 +212,7 @@ def _unreadable(file: ImageFile) -> tuple[Problem, ...]:
         for page in range(file.pages):
             for _ in file.bands(page):
                 pass
-    except DataError as error:
+    except OF_A_FILE as error:
         return error.problems
     return ()
 
@@ -224,7 +225,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
     try:
         seen = _measure(image, pair.image.page or 0)
         found.problems += [seen.problem] if seen.problem else []
-    except DataError as error:
+    except OF_A_FILE as error:
         found.problems += error.problems
     try:
         labels = mask.read(pair.mask.page or 0)[0]
@@ -233,7 +234,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         strange = unlike_others(mask, values.values, ignore)
         found.problems += [strange] if strange else []
         rings = seams(labels, values.values)
-    except DataError as error:
+    except OF_A_FILE as error:
         found.problems += error.problems
     if image.size != mask.size:
         found.problems.append(_size_problem(pair, image, mask))

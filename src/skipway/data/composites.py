@@ -13,11 +13,11 @@ from skipway.images import (
     ImageFile,
     Window,
     composed,
+    format_of,
     in_memory,
     open_image,
     open_mask,
     shown,
-    suffix_of,
 )
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ def _same_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...], first
 
 
 def _form(path: Path) -> str:
-    suffix = suffix_of(path).lower()
-    return next((form.name for form in FORMATS if suffix in form.suffixes), FORMATS[0].name)
+    """The format that the name of a part says, of which the whole takes its own."""
+    return (format_of(path) or FORMATS[0]).name
 
 
 def _refusal(path: Path, found: str, expected: str, fix: str, code: str) -> DataError:

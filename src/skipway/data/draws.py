@@ -74,6 +74,8 @@ def choose(
         UsageError: more folds than groups or images.
     """
     names = tuple(sorted((record.name for record in checked.records), key=natural))
+    if groups is not None and len(groups.members) == 1:  # one movie or patient can only be parted
+        groups = None
     count = len(names) if groups is None else len(groups.members)
     if fold is not None and fold.of > count:
         what = "images" if groups is None else f"groups ({groups.rule})"

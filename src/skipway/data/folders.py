@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skipway.errors import DataError, Problem
-from skipway.images import IMAGE_SUFFIXES, is_image, is_series, shown
+from skipway.images import IMAGE_SUFFIXES, is_image, is_series, is_unread_image, shown, suffix_of
 
 IMAGE_FOLDERS = frozenset(("image", "images", "img", "imgs", "raw", "input", "inputs", "frames", "x"))
 MASK_FOLDERS = frozenset(
@@ -28,7 +28,6 @@ MASK_FOLDERS = frozenset(
 )
 
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
-_OTHER_IMAGES = re.compile(r"\.(jp2|avif|heic|npz|nii(\.gz)?|dcm|czi|nd2|lif|svs|mat)$", re.I)
 
 
 def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
@@ -74,8 +73,12 @@ def files_in(root: Path) -> list[Path]:
 
 
 def images_in(root: Path) -> list[Path]:
-    """Image files directly in a folder, by name."""
-    return [file for file in files_in(root) if is_image(file)]
+    """Images directly in a folder, by name: files, and folders whose name says that they are one."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        found = [(entry.name, _is_folder(entry)) for entry in entries if not _ignored(entry.name)]
+    return [root / name for name, folder in sorted(found) if is_image(Path(name), folder=folder)]
 
 
 def _ignored(name: str) -> bool:
@@ -102,7 +105,7 @@ def walk(root: Path, *, without: Path | None = None) -> tuple[list[Path], list[P
                 files.append(path)
             elif inside:
                 todo.append(path)
-            elif _OTHER_IMAGES.search(entry.name):
+            elif is_unread_image(path):
                 others.append(path)
     return sorted(files), sorted(others)
 
@@ -110,6 +113,11 @@ def walk(root: Path, *, without: Path | None = None) -> tuple[list[Path], list[P
 def is_one(path: Path) -> bool:
     """Whether a path is one image or one mask: a file, or a folder that counts as one."""
     return not path.is_dir() or is_image(path, folder=True) or is_series(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is one image or mask, and exists."""
+    return path.exists() and is_one(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -127,7 +135,7 @@ def some(paths: Iterable[Path], limit: int = 8) -> str:
 
 def empty(root: Path, what: str) -> DataError:
     """The error for a folder without images, naming what is in it instead."""
-    present = Counter(p.suffix.lower() or "no suffix" for p in root.rglob("*") if p.is_file())
+    present = Counter(suffix_of(p).lower() or "no suffix" for p in root.rglob("*") if p.is_file())
     seen = ", ".join(f"{count} {suffix}" for suffix, count in present.most_common(4)) or "nothing"
     return data_error(
         f"no {what} found (in it: {seen})",

@@ -33,13 +33,14 @@ class Affix:
         return f"{self.image[0]}X{self.image[1]} with {self.mask[0]}X{self.mask[1]}"
 
 
-def key_of(path: PurePath) -> str:
-    """A relative path without its suffix, in Unicode's composed form so that é equals é.
+def key_of(path: PurePath, root: PurePath | None = None) -> str:
+    """A path from `root` without its suffix, in Unicode's composed form so that é equals é.
 
-    >>> key_of(PurePath("site1/a.b.png"))
+    >>> key_of(PurePath("in/site1/a.b.nii.gz"), PurePath("in"))
     'site1/a.b'
     """
-    return unicodedata.normalize("NFC", (path.parent / stem_of(path)).as_posix())
+    folder = (path if root is None else path.relative_to(root)).parent
+    return unicodedata.normalize("NFC", (folder / stem_of(path)).as_posix())
 
 
 def best_rule(images: Sequence[str], masks: Sequence[str]) -> Affix | None:

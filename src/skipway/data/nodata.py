@@ -1,7 +1,7 @@
 """Mask pixels that the file itself calls empty: they carry no annotation."""
 
 from skipway.data.layouts import Pairs
-from skipway.errors import DataError, Problem
+from skipway.errors import OF_A_FILE, Problem
 from skipway.images import ImageFile, shown
 
 
@@ -16,7 +16,7 @@ def stated_ignore(pairs: Pairs) -> int | None:
     try:
         with pairs.pairs[0].mask.whole.open_mask() as mask:
             return value_of(mask)
-    except DataError:
+    except OF_A_FILE:
         return None
 
 

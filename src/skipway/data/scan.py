@@ -169,7 +169,10 @@ class _Children:
         if not answer.endswith("\n"):
             return [Found(problems=[_died(job, child.wait(), limit if late else None)])]
         self._free.put(child)
-        return [_found(value) for value in json.loads(answer)]
+        said = json.loads(answer)
+        if isinstance(said, dict):  # a package is missing, which is the fault of no file
+            raise EnvironmentFault(*(Problem(**problem) for problem in said["fault"]))
+        return [_found(value) for value in said]
 
 
 def _asked(child: subprocess.Popen[str], question: str | None, limit: float) -> tuple[str, bool]:
@@ -210,9 +213,13 @@ def answer(line: str, look: Callable[[Job, int | None], list[Found]]) -> str:
     job = [
         Pair(name, Source.from_json(image), Source.from_json(mask)) for name, image, mask in asked["pairs"]
     ]
+    try:
+        found = look(job, asked["ignore"])
+    except EnvironmentFault as fault:
+        return json.dumps({"fault": [asdict(p) for p in fault.problems]})
     return json.dumps([
         {"record": f.record and f.record.to_json(), "problems": [asdict(p) for p in f.problems]}
-        for f in look(job, asked["ignore"])
+        for f in found
     ])  # fmt: skip
 
 

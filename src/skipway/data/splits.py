@@ -234,7 +234,7 @@ def _made(checked: Checked, chosen: Chosen, groups: Groups | None) -> Split:
 
 
 def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
-    """The same with its groups; a list that parts one is refused, or warned of where the groups are only guessed."""
+    """The same with its groups; what parts one is refused, or warned of where groups are guessed or there is one."""
     warnings = list(result.warnings)
     if groups is not None:
         warnings += groups.warnings
@@ -243,9 +243,15 @@ def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
             {groups.of[name] for name in side if name in groups.of} for side in (chosen.train, chosen.val)
         ]
         parted = sorted(sides[0] & sides[1], key=natural)
-        if parted and groups.certain:
+        alone = len(groups.members) == 1
+        if parted and groups.certain and not alone:
             raise DataError(*(_parted(result, group, chosen.listed) for group in parted[:8]))
-        if parted:
+        if parted and alone and len(result.pairs) > 1:
+            warnings.append(
+                f"all images are of one group, {shown(parted[0])} ({groups.rule}), which trains and validates: the "
+                "score says nothing about others [L01]"
+            )
+        elif parted:
             warnings.append(
                 f"{len(parted)} of {len(groups.members)} groups ({groups.rule}) are on both sides, {shown(parted[0])} "
                 "among them: images of one group are alike, so the score will be too good [L02]"

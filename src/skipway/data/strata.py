@@ -45,7 +45,7 @@ def lot(seed: int, identity: str) -> float:
     >>> lot(0, "P01") == lot(0, "P01") != lot(1, "P01")
     True
     """
-    digest = hashlib.sha256(f"{seed}:{identity}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "backslashreplace")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 

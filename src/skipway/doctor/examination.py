@@ -14,7 +14,7 @@ from skipway.data.scan import Scan, patient
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import Suspicion, near_copies
 from skipway.doctor.findings import Findings
-from skipway.errors import DataError, Problem, UsageError
+from skipway.errors import OF_A_FILE, DataError, Problem, UsageError
 from skipway.tasks import TASKS
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -87,7 +87,7 @@ def examine_data(
         raise UsageError(Problem(f"found {task!r}", "--task", ", ".join(TASKS)))
     try:
         pairs = find_pairs(images, masks, replace(reading, task=task))
-    except DataError as error:
+    except OF_A_FILE as error:
         return Findings(None, (), None, None, None, (), error.problems)
     found = examine(
         pairs,

@@ -11,7 +11,7 @@ from skipway.data.layouts import Pairs
 from skipway.data.records import FileRecord
 from skipway.data.splits import Split
 from skipway.data.suspicions import Suspicion
-from skipway.errors import DataError, Problem
+from skipway.errors import DataError, Problem, SecurityError, refusal
 
 ROWS = 40
 """Classes listed on the page."""
@@ -91,9 +91,9 @@ class Findings:
         return not self.problems
 
     @property
-    def error(self) -> DataError:
-        """All problems as one error (exit 3)."""
-        return DataError(*self.problems)
+    def error(self) -> DataError | SecurityError:
+        """All problems as one error (exit 3, or 6 where one of the files would be unsafe to trust)."""
+        return refusal(*self.problems)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

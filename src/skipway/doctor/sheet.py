@@ -15,7 +15,7 @@ from skipway.doctor.findings import Findings
 from skipway.errors import DataError
 from skipway.report import pictures
 from skipway.report.page import page_template
-from skipway.runs import replacing
+from skipway.runs import replacing, utf8
 
 SUSPICIOUS, RANDOM, SIDE = 24, 8, 420
 """Pairs shown because of a warning, pairs drawn by lot, longest side of a picture in pixels."""
@@ -41,7 +41,7 @@ def write_sheet(path: Path, found: Findings, *, seed: int = 0) -> Path:
     """
     page = render(found, seed=seed)
     with replacing(path) as file:
-        file.write(page.encode("utf-8"))
+        file.write(utf8(page))
     return path
 
 

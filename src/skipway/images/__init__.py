@@ -21,7 +21,16 @@ Anything else is a `DataError` of one line, before memory is taken.
 
 from .codecs import MAX_PIXELS, shown
 from .dicom_series import is_series
-from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
+from .formats import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    format_of,
+    is_image,
+    is_unread_image,
+    labels_suffix,
+    stem_of,
+    suffix_of,
+)
 from .geometry import Geometry
 from .reading import ImageFile, Window, composed, in_memory, open_image, open_mask
 from .voxels import CONVERTED
@@ -36,9 +45,12 @@ __all__ = [
     "ImageFile",
     "Window",
     "composed",
+    "format_of",
     "in_memory",
     "is_image",
     "is_series",
+    "is_unread_image",
+    "labels_suffix",
     "open_image",
     "open_mask",
     "open_probabilities",

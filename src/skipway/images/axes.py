@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import Box, Stored, refused, within_budget
+from .codecs import Box, Stored, refused, sized, within_budget
 from .geometry import Geometry
 
 MOST_CHANNELS = 4
@@ -149,6 +150,13 @@ def stored_array(
         raise refused(path, f"an array of {array.shape}", "at least one pixel", "export it again", "F08")
     within_budget(path, (1, 1), channels, max_pixels, "")
     dtype = np.dtype(np.uint8) if array.dtype == bool else array.dtype.newbyteorder("=")
+
+    def decode(page: int, box: Box) -> NDArray[Any]:
+        (top, bottom), (left, right) = box
+        asked = (bottom - top) * (right - left) * channels
+        with sized(path) if asked <= max_pixels else nullcontext():  # so few pixels find room everywhere
+            return axes.pick(array.pixels, page, box).astype(dtype)
+
     return Stored(
         format=array.format,
         pages=math.prod(axes.shape) // math.prod((*axes.size, channels)),
@@ -157,7 +165,7 @@ def stored_array(
         dtype=dtype,
         colour={1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel"),
         bits=1 if array.dtype == bool else dtype.itemsize * 8,
-        decode=lambda page, box: axes.pick(array.pixels, page, box).astype(dtype),
+        decode=decode,
         close=array.close,
         geometry=geometry,
         notes=notes,

@@ -106,6 +106,16 @@ def decoding(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def sized(path: Path) -> Iterator[None]:
+    """Turns the memory that a length in a damaged file asks for into a refusal."""
+    try:
+        yield
+    except MemoryError as error:
+        found = "a length that asks for more memory than there is"
+        raise refused(path, found, "a complete file", "copy or export it again", "F08") from error
+
+
 def within_budget(path: Path, size: tuple[int, int], channels: int, max_pixels: int, what: str) -> None:
     """Refuses a size that a header claims before memory is taken for it."""
     if channels > MAX_CHANNELS:

@@ -5,8 +5,8 @@ smallest; palettes and YBR become RGB. Masks keep the stored numbers.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import Box, Stored, decoding, refused, shown, within_budget
+from .codecs import Box, Stored, decoding, refused, shown, sized, within_budget
 from .geometry import Geometry
 from .lps import from_lps
 from .voxels import needed
@@ -44,21 +44,11 @@ def read_header(path: Path) -> Any:
         from pydicom import dcmread
     except ImportError as error:
         raise needed("pydicom", "dicom", "DICOM") from error
-    with _sized(path), decoding(path), _QUIET, warnings.catch_warnings():
+    with sized(path), decoding(path), _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that break a rule which no pixel depends on
         found = dcmread(path, stop_before_pixels=True)
         found.decode()
         return found
-
-
-@contextmanager
-def _sized(path: Path) -> Iterator[None]:
-    """Turns the memory that a length in a damaged file asks for into a refusal."""
-    try:
-        yield
-    except MemoryError as error:
-        found = "a length that asks for more memory than there is"
-        raise refused(path, found, "a complete DICOM file", "copy or export it again", "F08") from error
 
 
 def open_dicom(path: Path, max_pixels: int, *, mask: bool) -> Stored:
@@ -134,7 +124,7 @@ class _Frames:
         return pixels[:, top:bottom, left:right]
 
     def _frame(self, page: int) -> NDArray[Any]:
-        with _sized(self._path), decoding(self._path):
+        with sized(self._path), decoding(self._path):
             pixels = np.asarray(self._decode(page))
             if pixels.shape[:2] != self._shape:
                 raise ValueError(f"a frame of {pixels.shape}, stated {self._shape}")

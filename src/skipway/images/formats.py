@@ -27,6 +27,7 @@ class Format:
         told: Looks at a path and its first 512 bytes, where a fixed beginning does not tell.
         folder: Whether it is a folder, which counts as one file.
         lossy: Whether its pixels may differ from those that were saved, which no mask survives.
+        single: Whether a file has one page, always, so that it need not be opened to count them.
         labels: Suffix of the label map of such an image, one of `writers.WRITERS`; "" for the same suffix.
     """
 
@@ -37,6 +38,7 @@ class Format:
     told: Callable[[Path, bytes], bool] = lambda path, head: False
     folder: bool = False
     lossy: bool = False
+    single: bool = False
     labels: str = ""
 
     def matches(self, path: Path, head: bytes) -> bool:
@@ -52,7 +54,13 @@ FORMATS = (
         told=dicom.is_dicom,
         labels=".nii.gz",
     ),
-    Format("PNG", (".png",), lambda path, limit, mask: open_png(path, limit), (b"\x89PNG\r\n\x1a\n",)),
+    Format(
+        "PNG",
+        (".png",),
+        lambda path, limit, mask: open_png(path, limit),
+        (b"\x89PNG\r\n\x1a\n",),
+        single=True,
+    ),
     Format(
         "TIFF",
         (".tif", ".tiff", ".ome.tif", ".ome.tiff"),
@@ -65,6 +73,7 @@ FORMATS = (
         lambda path, limit, mask: open_jpeg(path, limit),
         (b"\xff\xd8\xff",),
         lossy=True,
+        single=True,
         labels=".png",
     ),
     Format(
@@ -95,7 +104,14 @@ FORMATS = (
         folder=True,
         labels=".nii.gz",
     ),
-    Format("BMP", (".bmp",), lambda path, limit, mask: open_bmp(path, limit), (b"BM",), labels=".png"),
+    Format(
+        "BMP",
+        (".bmp",),
+        lambda path, limit, mask: open_bmp(path, limit),
+        (b"BM",),
+        single=True,
+        labels=".png",
+    ),
     Format(
         "GIF",
         (".gif",),
@@ -115,6 +131,7 @@ FORMATS = (
         (".pgm", ".ppm"),
         lambda path, limit, mask: open_pnm(path, limit),
         (b"P5", b"P6"),
+        single=True,
         labels=".png",
     ),
     Format(
@@ -142,6 +159,14 @@ FORMATS = (
 
 IMAGE_SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
 
+_SERIES = next(form for form in FORMATS if form.folder and not form.suffixes)
+
+_UNREAD_SUFFIXES = (
+    *(".jp2", ".j2k", ".jxl", ".avif", ".heic", ".npz", ".mat", ".img", ".hdr", ".mnc"),
+    *(".czi", ".nd2", ".lif", ".lsm", ".oib", ".oif", ".vsi", ".svs", ".ndpi", ".mrxs", ".scn", ".ims"),
+)
+"""Endings of images of other formats: where such files lie, it is said that they are left aside."""
+
 _REFUSED_SIGNATURES = (
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"P2", "a PGM as text"),
@@ -155,7 +180,7 @@ _REFUSED_SIGNATURES = (
 
 
 def suffix_of(path: PurePath) -> str:
-    """The ending of a name that says its format, as it is written; the last `.x` where it says none.
+    """The ending of a name that says its format, as it is written; the last `.x` of a file where it says none.
 
     >>> suffix_of(PurePath("a.b.OME.tif")), suffix_of(PurePath("a.b.txt")), suffix_of(PurePath("a"))
     ('.OME.tif', '.txt', '')
@@ -164,7 +189,8 @@ def suffix_of(path: PurePath) -> str:
     fitting = [s for s in IMAGE_SUFFIXES if name.endswith(s) and len(s) < len(name)]
     if fitting:
         return path.name[-len(max(fitting, key=len)) :]
-    return "" if path.suffix[1:].isdigit() else path.suffix  # 1.2.840.7 is the name of a DICOM folder
+    series = isinstance(path, Path) and path.is_dir()  # called Doe.John, or 1.2.840.7
+    return "" if series or path.suffix[1:].isdigit() else path.suffix
 
 
 def stem_of(path: PurePath) -> str:
@@ -180,6 +206,33 @@ def is_image(path: PurePath, *, folder: bool = False) -> bool:
     """Whether a name is that of an image file, or of a folder that is one image."""
     suffix = suffix_of(path).lower()
     return any(form.folder == folder and suffix in form.suffixes for form in FORMATS)
+
+
+def is_unread_image(path: PurePath) -> bool:
+    """Whether a name is that of an image of a format that is not read.
+
+    >>> is_unread_image(PurePath("slide.SVS")), is_unread_image(PurePath("a.nii.gz"))
+    (True, False)
+    """
+    return path.suffix.lower() in _UNREAD_SUFFIXES
+
+
+def format_of(path: PurePath) -> Format | None:
+    """The format that a name says, a folder without ending being a DICOM series; None where it says none."""
+    suffix = suffix_of(path).lower()
+    named = next((form for form in FORMATS if suffix in form.suffixes), None)
+    series = named is None and isinstance(path, Path) and path.is_dir()
+    return _SERIES if series else named
+
+
+def labels_suffix(path: PurePath) -> str:
+    """Suffix of the labels of an image, as the format that its name says wants it.
+
+    >>> labels_suffix(PurePath("a.JPG")), labels_suffix(PurePath("b.ome.tif")), labels_suffix(PurePath("c.dcm"))
+    ('.png', '.ome.tif', '.nii.gz')
+    """
+    form = format_of(path)
+    return (form.labels if form else "") or suffix_of(path)
 
 
 def identify(path: Path) -> Format:

@@ -271,7 +271,7 @@ def _notes(path: Path, stored: Stored) -> list[str]:
     notes = list(stored.notes)
     usual = next(form.suffixes for form in FORMATS if form.name == stored.format)
     if usual and suffix_of(path).lower() not in usual:
-        notes.append(f"is named {path.suffix or 'without suffix'} but holds {stored.format}")
+        notes.append(f"is named {suffix_of(path) or 'without suffix'} but holds {stored.format}")
     if stored.orientation != 1:
         notes.append(f"turned as its orientation tag {stored.orientation} says")
     return notes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skipway.errors import EnvironmentFault, Problem
 
 from .codecs import shown
-from .formats import FORMATS, stem_of, suffix_of
+from .formats import labels_suffix, stem_of, suffix_of
 from .geometry import Geometry
 from .reading import open_mask
 from .tiff_tags import located
@@ -30,11 +30,7 @@ def output_name(path: Path) -> str:
     >>> output_name(Path("in/a.jpg")), output_name(Path("in/b.tif"))
     ('a.png', 'b.tif')
     """
-    suffix = suffix_of(path)
-    labels = next((form.labels for form in FORMATS if suffix.lower() in form.suffixes), "")
-    if not labels and path.is_dir():  # a DICOM series, whose folder has any name
-        labels = ".nii.gz"
-    return stem_of(path) + (labels or suffix)
+    return stem_of(path) + labels_suffix(path)
 
 
 def write_labels(
@@ -163,7 +159,7 @@ def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> 
 def _hidden(path: Path) -> Path:
     """Where a file is made: one place for each goal, so that the next write clears what a killed one left."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
-    return path.with_name(f".{path.stem[:40]}.{digest}.part{suffix_of(path)}")
+    return path.with_name(f".{stem_of(path)[:40]}.{digest}.part{suffix_of(path)}")
 
 
 def _publish(hidden: Path, path: Path) -> None:

@@ -39,6 +39,8 @@ def open_zarr(path: Path, max_pixels: int, *, mask: bool) -> Stored:
     """
     try:
         import zarr
+
+        from .zarr_store import Guarded
     except ImportError as error:
         fix = "pip install 'skipway[zarr]'"
         raise EnvironmentFault(Problem("Zarr folders need zarr", shown(path), fix=fix)) from error
@@ -49,13 +51,16 @@ def open_zarr(path: Path, max_pixels: int, *, mask: bool) -> Stored:
             folder = _inside(path, folder / str(datasets[0]["path"]))
         described = _metadata(folder)
         _only_numbers(path, described)
-        array = zarr.open_array(str(folder), mode="r")
+        store = Guarded(path, folder)
+        array = zarr.open_array(store, mode="r")
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         if len(shape) < 2 or min(shape) < 1:
             raise ValueError(f"an array of {shape}")
     checked_type(path, dtype)
     with decoding(path):
-        within_budget(path, (math.prod(array.chunks), 1), 1, max_pixels, "a chunk")
+        chunk = math.prod(getattr(array, "shards", None) or array.chunks)
+        within_budget(path, (chunk, 1), 1, max_pixels, "a chunk")
+        store.limit(frozenset(_codec_names(described)), chunk * dtype.itemsize)
         axes = _axes(path, scales, described, shape, mask=mask)
         _has_pixels(path, array, max_pixels)
         geometry = _geometry(scales, axes)

@@ -13,14 +13,21 @@ from numpy.typing import NDArray
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Reading, find_images
 from skipway.data.sources import Source
-from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, SkipwayError, UsageError
+from skipway.errors import (
+    OF_A_FILE,
+    EnvironmentFault,
+    NumericalError,
+    Problem,
+    SkipwayError,
+    UsageError,
+    refusal,
+)
 from skipway.images import (
     ImageFile,
+    labels_suffix,
     open_probabilities,
-    output_name,
     shown,
     stem_of,
-    suffix_of,
     write_labels,
 )
 from skipway.predict.certificate import Certificate
@@ -83,9 +90,10 @@ class Summary:
 
     @property
     def error(self) -> SkipwayError:
-        """All problems in one error, of the kind of the first."""
+        """All problems in one error: of the kind of the first, or exit 6 where a file would be unsafe to trust."""
         problems = [problem for error in self.failed for problem in error.problems]
-        return type(self.failed[0])(*problems)
+        unsafe = any(problem.unsafe for problem in problems)
+        return refusal(*problems) if unsafe else type(self.failed[0])(*problems)
 
     def __str__(self) -> str:
         """How many, and the certificate."""
@@ -140,7 +148,7 @@ def predict_files(
     for done, job in enumerate(jobs, start=1):
         try:
             mask, certificate = _predict_file(predictor, job, options)
-        except (DataError, NumericalError) as error:
+        except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
             fix = "a smaller tile, such as --tile 256"
@@ -198,8 +206,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
-        named = source.path.with_name(Path(name).name + suffix_of(source.path))
-        file = Path(name).parent / output_name(named)
+        file = Path(f"{name}{labels_suffix(source.path)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
         probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
         jobs.append(_Job(source, masks, probable if options.probabilities else None))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs import replacing
+from ..runs import replacing, utf8
 from . import curves, pictures, scores
 
 CASE_SIDE = 448  # pixels of a case that are shown, at full resolution
@@ -120,7 +120,7 @@ def write_report(path: Path, report: ReportInput) -> Path:
     """
     page = render(report)
     with replacing(path) as file:
-        file.write(page.encode("utf-8"))
+        file.write(utf8(page))
     return path
 
 

@@ -219,14 +219,13 @@ def _suffixes(
 ) -> tuple[dict[str, dict[str, Path]], tuple[str, ...], dict[str, Path]]:
     """Masks `a_lung`, `a_heart` of the image `a`: files by image and class, the classes, and the images.
 
-    Nothing where a mask is called as no image is, or where an ending is a mark, a number, or seen once only.
+    Nothing where a mask is called as no image is, or where an ending is a mark, a number, or seen once only, or
+    where most images have none.
     """
     nothing: tuple[dict[str, dict[str, Path]], tuple[str, ...], dict[str, Path]] = ({}, (), {})
-    labels = {key_of(f.relative_to(masks)): f for f in walk(masks, without=images)[0]}
+    labels = {key_of(f, masks): f for f in walk(masks, without=images)[0]}
     together = images == masks
-    pictures = (
-        labels if together else {key_of(f.relative_to(images)): f for f in walk(images, without=masks)[0]}
-    )
+    pictures = labels if together else {key_of(f, images): f for f in walk(images, without=masks)[0]}
     split = {key: _cut(key, pictures) for key in labels}
     bases = {key for key in labels if split[key] is None}
     if (not together and bases) or not labels:
@@ -239,9 +238,10 @@ def _suffixes(
     plain = {mark.strip("_-") for mark in MARKERS}
     own = all(not re.fullmatch(r"\d+", name) and name.casefold() not in plain for name in counts)
     often = all(count > 1 or len(parts) == 1 for count in counts.values())
-    if not own or not often or len(counts) < 2:
-        return nothing
     kept = {key: file for key, file in pictures.items() if key in bases or not together}
+    most = 2 * len(parts) >= len(kept)  # of a heap of pictures a few may be called like this
+    if not (own and often and most) or len(counts) < 2:
+        return nothing
     return dict(parts), tuple(sorted(counts, key=natural)), kept
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skipway.data.folders import data_error, empty, images_in, some, subfolders
+from skipway.data.folders import data_error, empty, images_in, is_there, some, subfolders
 from skipway.data.layouts.matching import keyed, refuse_unmatched
 from skipway.data.layouts.pairs import Pairs, Reading, Stated, finished, natural
 from skipway.data.layouts.tables import ignored
@@ -103,7 +103,7 @@ def _is_set(root: Path) -> bool:
 
 def _cut(file: Path) -> tuple[str, int] | None:
     """Case and channel that a name says."""
-    match = _CHANNEL.match(stem_of(file).removesuffix(".nii"))
+    match = _CHANNEL.match(stem_of(file))
     return (match[1], int(match[2])) if match else None
 
 
@@ -173,7 +173,7 @@ def _listed(root: Path, listed: list[Any]) -> dict[str, tuple[Source, Source]]:
                 "correct the list",
                 "L05",
             ) from error
-        missing += [file for file in (image, label) if not file.is_file()]
+        missing += [file for file in (image, label) if not is_there(file)]
         found[stem_of(image)] = (Source(image), Source(label))
     if missing:
         raise data_error(

@@ -5,14 +5,14 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from skipway.data.folders import data_error, empty, files_in, images_in
+from skipway.data.folders import data_error, empty, files_in, images_in, is_there
 from skipway.data.layouts.matching import keyed
 from skipway.data.layouts.pairs import SIDES, Pairs, Reading, Stated, finished
 from skipway.data.layouts.tables import rows_of
 from skipway.data.names import key_of
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
-from skipway.images import is_image, shown
+from skipway.images import is_image, shown, stem_of
 
 VOC_BORDER = 255
 """Value of the border around objects in masks of PASCAL VOC, which nobody annotated."""
@@ -56,7 +56,7 @@ def table(images: Path, masks: Path | None, reading: Reading) -> Pairs:
         assert image is not None
         assert mask is not None
         page = _page(row.get("page", ""), path)
-        name = _row_name(row["image"], page)
+        name = _row_name(row["image"], image, page)
         if name in found:
             raise data_error(f"{row['image']} stands there twice", path, "once", "remove one row", "A08")
         found[name] = (Source(image, page), Source(mask, page))
@@ -76,10 +76,10 @@ def table(images: Path, masks: Path | None, reading: Reading) -> Pairs:
     )
 
 
-def _row_name(image: str, page: int | None) -> str:
+def _row_name(image: str, file: Path, page: int | None) -> str:
     path = PurePosixPath(image.replace("\\", "/"))
-    parts = [part for part in path.parts if part not in ("..", ".", "/")]
-    name = key_of(PurePosixPath(*parts))
+    folders = [part for part in path.parts[:-1] if part not in ("..", ".", "/")]
+    name = unicodedata.normalize("NFC", PurePosixPath(*folders, stem_of(file)).as_posix())
     return name if page is None else f"{name}#{page:03d}"
 
 
@@ -104,7 +104,7 @@ def _placed(text: str, starts: Sequence[Path]) -> Path | None:
     for start in starts:
         for form in ("NFC", "NFD"):
             file = start / unicodedata.normalize(form, given)
-            if given and file.is_file():
+            if given and is_there(file):
                 return file
     return None
 
@@ -195,7 +195,7 @@ def lists(root: Path, masks: Path | None, reading: Reading) -> Pairs:
         for _, image, mask, _ in placed:
             if image is None or mask is None:
                 continue
-            name = key_of(image.relative_to(root))
+            name = key_of(image, root)
             if name in found and sides.get(name) != side:
                 problems.append(Problem(f"{name} is in two lists", shown(file), "one", "remove it", "A25"))
             found[name], sides[name] = (Source(image), Source(mask)), side
@@ -242,6 +242,4 @@ def _two(line: str) -> tuple[str, str] | None:
 def _below(root: Path, text: str) -> Path | None:
     """The file in the folder that a path from another computer means: without its first folders, one by one."""
     parts = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..")]
-    return next(
-        (file for skip in range(len(parts)) if (file := root.joinpath(*parts[skip:])).is_file()), None
-    )
+    return next((file for skip in range(len(parts)) if is_there(file := root.joinpath(*parts[skip:]))), None)

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from skipway.data.folders import data_error, empty, walk
+from skipway.data.folders import data_error, empty, is_one, walk
 from skipway.data.layouts.matching import collisions, keyed, left_aside, refuse_unmatched
 from skipway.data.layouts.pairs import Pairs, Reading, finished
 from skipway.data.names import key_of
 from skipway.data.sources import Source
-from skipway.errors import DataError
-from skipway.images import FORMATS, open_mask, stem_of, suffix_of
+from skipway.errors import OF_A_FILE, Problem, UsageError
+from skipway.images import FORMATS, open_mask, shown, stem_of, suffix_of
 
 MARKERS = (
     *(
@@ -31,7 +31,7 @@ MARKERS = (
 )
 """Marks of a mask beside its image; one that ends with `_` stands before the name, the others after it."""
 
-IMAGE_WORDS = r"images?|imgs?|raw|volume|vol"
+IMAGE_WORDS = r"images?|imgs?|raw|volume|vol|scan|dicom|dcm|ct|mri?"
 MASK_WORDS = r"masks?|labels?|lbl|seg|segmentation|gt|groundtruth|truth|annotations?"
 FEW = 32
 """Most values of a picture that is taken for the mask of two."""
@@ -51,6 +51,8 @@ def marked(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     suffix = reading.suffix
     candidates = [suffix] if suffix else [m for m in MARKERS if any(_core(k, m) in by_key for k in by_key)]
     candidates = _longest(candidates, by_key)
+    if not candidates and is_one(root):
+        raise UsageError(Problem("one image without masks", shown(root), fix="name the masks as well"))
     if len(candidates) != 1:
         marks = f"several marks of masks ({', '.join(candidates)})" if candidates else "images without masks"
         raise data_error(
@@ -90,10 +92,7 @@ def worded(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     by_image, by_mask, words = _worded(files, root)
     rule = f"one folder, {', '.join(words)}"
     refuse_unmatched(by_image, by_mask, root, root, rule)
-    found = {
-        key_of(image.relative_to(root)): (Source(image), Source(by_mask[core]))
-        for core, image in by_image.items()
-    }
+    found = {key_of(image, root): (Source(image), Source(by_mask[core])) for core, image in by_image.items()}
     return finished(found, rule, root, root, notes=left_aside(root, others))
 
 
@@ -140,7 +139,7 @@ def by_format(root: Path, masks: Path | None, reading: Reading) -> Pairs:
     image_format = next(form for form in formats if form != mask_format)
     sides: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
-        sides[suffix_of(file).lower()][key_of(file.relative_to(root))] = file
+        sides[suffix_of(file).lower()][key_of(file, root)] = file
     found = {
         key: (Source(file), Source(sides[mask_format][key])) for key, file in sides[image_format].items()
     }
@@ -152,7 +151,7 @@ def _formats(files: Sequence[Path], root: Path) -> tuple[str, ...]:
     """The two suffixes of all names; nothing where it is not so."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
-        groups[key_of(file.relative_to(root))].append(suffix_of(file).lower())
+        groups[key_of(file, root)].append(suffix_of(file).lower())
     kinds = {tuple(sorted(suffixes)) for suffixes in groups.values()}
     only = next(iter(kinds)) if len(kinds) == 1 else ()
     return only if len(set(only)) == 2 else ()
@@ -188,7 +187,7 @@ def _few_valued(file: Path) -> bool:
                 values.update(set(band.ravel().tolist()))
                 if len(values) > FEW:
                     return False
-    except DataError:
+    except OF_A_FILE:
         return False
     return True
 

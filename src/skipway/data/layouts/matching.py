@@ -40,7 +40,10 @@ def matched(
             rule = f"by name, {affix}"
     aside = {key: file for key, file in by_image.items() if partly and core_of[key] not in by_mask}
     kept = {key: file for key, file in by_image.items() if key not in aside}
-    refuse_unmatched({core_of[key]: kept[key] for key in kept}, by_mask, image_root, mask_root, rule)
+    cores = {core_of[key]: kept[key] for key in kept}
+    refuse_unmatched(
+        cores, by_mask, image_root, mask_root, rule, also=", or leave them aside: --layout partly"
+    )
     return {key: (kept[key], by_mask[core_of[key]]) for key in kept}, rule, aside
 
 
@@ -48,7 +51,7 @@ def keyed(files: Sequence[Path], root: Path) -> dict[str, Path]:
     """Files by their path from the root without suffix, refused where two share one."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
-        groups[key_of(file.relative_to(root))].append(file)
+        groups[key_of(file, root)].append(file)
     clashes = [group for group in groups.values() if len(group) > 1]
     if clashes:
         raise DataError(
@@ -67,9 +70,24 @@ def keyed(files: Sequence[Path], root: Path) -> dict[str, Path]:
 
 
 def refuse_unmatched(
-    images: Mapping[str, Path], masks: Mapping[str, Path], image_root: Path, mask_root: Path, rule: str
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    image_root: Path,
+    mask_root: Path,
+    rule: str,
+    *,
+    also: str = "",
 ) -> None:
-    """Lists every name without partner, both ways, in one error."""
+    """Lists every name without partner, both ways, in one error.
+
+    Args:
+        images: Files by what pairs them.
+        masks: Likewise.
+        image_root: For the message.
+        mask_root: For the message.
+        rule: For the message.
+        also: Another remedy for some images without mask.
+    """
     lonely_images = sorted(images.keys() - masks.keys(), key=natural)
     lonely_masks = sorted(masks.keys() - images.keys(), key=natural)
     folded = {key.casefold(): key for key in lonely_masks}
@@ -87,19 +105,19 @@ def refuse_unmatched(
     lonely_images = [key for key in lonely_images if key not in cases]
     lonely_masks = [key for key in lonely_masks if key.casefold() not in {c.casefold() for c in cases}]
     sides = (
-        (lonely_images, images, image_root, "image", "mask"),
-        (lonely_masks, masks, mask_root, "mask", "image"),
+        (lonely_images, images, image_root, "image", "mask", also),
+        (lonely_masks, masks, mask_root, "mask", "image", ""),
     )
-    for lonely, files, root, what, other in sides:
+    for lonely, files, root, what, other, remedy in sides:
         if lonely:
-            names = some(files[key] for key in lonely)
+            names, some_pair = some(files[key] for key in lonely), len(lonely) < len(files)
             problems.append(
                 Problem(
                     f"{len(lonely)} of {len(files)} {what}s without {other}: {names}",
                     shown(root),
                     f"a {other} for every {what} ({rule})",
-                    f"add the {other}s, or move these {what}s out of the folder",
-                    "A03" if len(lonely) < len(files) else "A05",
+                    f"add the {other}s, or move these {what}s out of the folder" + remedy * some_pair,
+                    "A03" if some_pair else "A05",
                 )
             )
     if problems:

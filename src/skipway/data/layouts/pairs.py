@@ -7,10 +7,7 @@ from pathlib import Path
 
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, SkipwayError
-from skipway.images import suffix_of
-
-FLAT = (".png", ".jpg", ".jpeg")
-"""Formats of one page, which need not be opened to count them."""
+from skipway.images import format_of
 
 DRAWN = ("objects", "coco", "labelme", "geojson")
 """Kinds of masks that are put together when they are opened, always of one page."""
@@ -225,7 +222,8 @@ def by_side(
 
 def _page_counts(image: Source, mask: Source) -> tuple[int, int]:
     """Pages of a pair; a file that cannot be opened counts as one, and the check says what is wrong."""
-    if all(suffix_of(path).lower() in FLAT for path in (image.path, *image.files, mask.path, *mask.files)):
+    forms = [format_of(path) for path in (image.path, *image.files, mask.path, *mask.files)]
+    if all(form is not None and form.single for form in forms):
         return 1, 1
     try:
         with image.open_image() as opened:

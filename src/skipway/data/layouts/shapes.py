@@ -12,7 +12,7 @@ from skipway.data.names import key_of
 from skipway.data.outlines import Coco, Drawing, categories, read_coco, read_geojson, read_labelme
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem
-from skipway.images import is_image, shown
+from skipway.images import is_image, shown, stem_of
 
 _HEAD = 1 << 16
 
@@ -62,7 +62,7 @@ def coco(images: Path, masks: Path | None, reading: Reading) -> Pairs:
         for key, image in placed.items():
             if image is None:
                 continue
-            name = key_of(image.relative_to(images)) if image.is_relative_to(images) else image.stem
+            name = key_of(image, images) if image.is_relative_to(images) else stem_of(image)
             if name in found:
                 where = shown(file)
                 problems.append(
@@ -283,12 +283,12 @@ def _sides(images: Path, masks: Path | None, suffix: str) -> tuple[Path, Path, l
         places = [*([twin] if twin else []), (images, images)]
     for image_root, root in places:
         inside = files_in(root)
-        stems = {file.stem for file in inside if is_image(file)}
+        stems = {stem_of(file) for file in inside if is_image(file)}
         files = [
             file
             for file in inside
             if file.suffix.lower() == suffix
-            and (root != image_root or file.stem in stems or suffix == ".geojson")
+            and (root != image_root or stem_of(file) in stems or suffix == ".geojson")
         ]
         if files:
             return image_root, root, files
