@@ -249,7 +249,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         pair.name,
         image.size,
         image.channels,
-        str(image.dtype),
+        str(image.own_dtype),
         image.kind,
         seen.sha256,
         digest,
@@ -287,7 +287,7 @@ def _measure(image: ImageFile, page: int) -> _Seen:
                 first = first or (rows.start + int(y), int(x))
                 broken += int(strange.sum())
                 continue
-            if len(levels) <= LEVELS and image.format not in CONVERTED:
+            if image.own_dtype.kind == "f" and len(levels) <= LEVELS and image.format not in CONVERTED:
                 levels.update(np.unique(band[:, :: small.step, :: small.step])[: LEVELS + 1].tolist())
         low = np.minimum(low, band.min(axis=(1, 2)))
         high = np.maximum(high, band.max(axis=(1, 2)))

@@ -34,7 +34,10 @@ CODES: Mapping[str, tuple[str, str]] = {
     "C13": ("single values far beyond all others", "look for hot pixels or marks of missing data"),
     "C22": ("an animation", "save its frames as files"),
     "C24": ("floats of at most 256 different values", "export again from the original"),
-    "D01": ("grey and colour mixed, or channels that differ", "convert all to one kind"),
+    "D01": (
+        "grey and colour mixed, or channels that differ",
+        "`--colour grey` or `--colour rgb`, or convert all to one kind",
+    ),
     "D03": ("alpha that varies", "flatten the picture and save it without alpha"),
     "D07": ("CMYK, Lab or other colours", "convert to RGB"),
     "E01": ("two codings of masks, or values the training masks did not have", "use one coding"),

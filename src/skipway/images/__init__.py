@@ -20,6 +20,7 @@ Anything else is a `DataError` of one line, before memory is taken.
 """
 
 from .codecs import MAX_PIXELS, shown
+from .colour import CHANNELS, in_colour, recoloured
 from .dicom_series import is_series
 from .formats import FORMATS, IMAGE_SUFFIXES, is_image, stem_of, suffix_of
 from .geometry import Geometry
@@ -28,6 +29,7 @@ from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
+    "CHANNELS",
     "CONVERTED",
     "FORMATS",
     "IMAGE_SUFFIXES",
@@ -36,6 +38,7 @@ __all__ = [
     "ImageFile",
     "Window",
     "composed",
+    "in_colour",
     "in_memory",
     "is_image",
     "is_series",
@@ -43,6 +46,7 @@ __all__ = [
     "open_mask",
     "open_probabilities",
     "output_name",
+    "recoloured",
     "shown",
     "stem_of",
     "suffix_of",

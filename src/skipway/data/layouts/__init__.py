@@ -6,7 +6,7 @@ row: its name, what tells it (names of files only), and what reads it.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipway.data.folders import data_error, empty, images_in, is_one, some, subfolders, twins, walk
@@ -15,7 +15,7 @@ from skipway.data.layouts.pairs import Pair, Pairs, Reading, Stated, Volume, nat
 from skipway.data.layouts.tables import with_tables
 from skipway.data.sources import Source
 from skipway.errors import DataError, Problem, UsageError
-from skipway.images import output_name, shown, stem_of
+from skipway.images import CHANNELS, output_name, shown, stem_of
 
 __all__ = [
     "LAYOUTS",
@@ -110,7 +110,7 @@ def find_pairs(images: Path, masks: Path | None = None, reading: Reading | None 
             "leave out --layout, or name another",
             "A01",
         )
-    return with_tables(found, reading)
+    return _coloured(with_tables(found, reading), reading.colour)
 
 
 def find_images(path: Path, reading: Reading | None = None) -> tuple[tuple[str, Source], ...]:
@@ -173,6 +173,14 @@ def list_files(root: Path) -> tuple[tuple[str, Source], ...]:
     return _ordered({(f.relative_to(root).parent / stem_of(f)).as_posix(): Source(f) for f in files})
 
 
+def _coloured(found: Pairs, colour: str | None) -> Pairs:
+    """The same, with images that are read as grey or as RGB."""
+    if colour is None:
+        return found
+    pairs = (replace(pair, image=replace(pair.image, colour=colour)) for pair in found.pairs)
+    return replace(found, pairs=tuple(pairs))
+
+
 def _ordered(found: Mapping[str, Source]) -> tuple[tuple[str, Source], ...]:
     return tuple(sorted(found.items(), key=lambda item: natural(item[0])))
 
@@ -183,6 +191,12 @@ def _base(name: str, image: Source) -> str:
 
 
 def _refuse_options(images: Path, masks: Path | None, reading: Reading) -> None:
+    if reading.colour is not None and reading.colour not in CHANNELS:
+        fix = "--colours names a table of the colours of masks" if "." in reading.colour else ""
+        raise UsageError(Problem(f"found {reading.colour!r}", "--colour", "grey or rgb", fix))
+    if reading.colours is not None and str(reading.colours) in CHANNELS and not reading.colours.exists():
+        fix = f"--colour {reading.colours} to read all images so"
+        raise UsageError(Problem(f"found {reading.colours}", "--colours", "a table name,r,g,b", fix))
     for path in filter(None, (images, masks, reading.pairs, reading.colours)):
         if not path.exists():
             raise UsageError(Problem("no such file or folder", shown(path), fix="check the path"))
