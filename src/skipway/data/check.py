@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skipway.data import exchanged
 from skipway.data.agreement import copied_masks, unequal
 from skipway.data.alignment import fit
 from skipway.data.labels import LabelMap, infer_labels
@@ -132,6 +133,9 @@ def examine(
     jobs = [list(group) for _, group in groupby(pairs.pairs, key=lambda p: (p.image.whole, p.mask.whole))]
     found, seen = scan(jobs, look_at, how or Scan(), ignore, progress)
     records = [f.record for f in found if f.record is not None]
+    if not any(p.code == "F20" for f in found for p in f.problems) and _exchanged(pairs, records):
+        wrong = exchanged.refusal(pairs.images_root, pairs.masks_root)
+        return Examined(pairs, None, tuple(records), (wrong,), (), seen)
     problems = [problem for f in found for problem in f.problems]
     problems += unequal(records)
     problems += copied_masks(_matched(pairs.pairs, records))
@@ -151,6 +155,12 @@ def examine(
         problems.append(Problem("nothing to train on", shown(pairs.images_root)))
     odd = tuple(suspicions(pairs.pairs, records, labels)) if labels is not None and not problems else ()
     return Examined(pairs, labels, tuple(records), tuple(problems), odd, seen)
+
+
+def _exchanged(pairs: Pairs, records: Sequence[FileRecord]) -> bool:
+    by_name = {record.name: record for record in records}
+    sides = [pair.image for pair in pairs.pairs], [pair.mask for pair in pairs.pairs]
+    return exchanged.in_pairs(*sides, [by_name.get(pair.name) for pair in pairs.pairs])
 
 
 def _foreign(masks: Mapping[str, MaskValues], labels: LabelMap) -> list[Problem]:

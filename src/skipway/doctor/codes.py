@@ -18,6 +18,7 @@ CODES: Mapping[str, tuple[str, str]] = {
     "A29": ("one pair only, which trains and validates", "annotate more"),
     "A31": ("masks that are the images", "name the masks as second path"),
     "A34": ("names that are one on other systems", "rename one"),
+    "A35": ("images and masks in the wrong order", "exchange the two folders in the command"),
     "B00": ("other things the reading policy did", "read the line"),
     "B02": ("a mask with rows and columns exchanged", "transpose it"),
     "B03": ("masks that fit their images better when turned or moved", "look at them; turn or move them"),
