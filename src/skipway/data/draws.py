@@ -19,8 +19,10 @@ from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown
 
 ONE_STACK = (
-    "one stack only: its last pages validate, and the first of them are neighbours of pages that train"
+    "one stack only: parts of it validate, and pages of one stack are alike, so the score will be too good"
 )
+GAP = 0.05
+"""Share of the pages of a single stack left out on each side of what validates, where there are ten or more."""
 ONE_IMAGE = "one image only: it trains and validates, so the validation score means nothing"
 
 
@@ -117,13 +119,17 @@ def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Fold | N
     n = len(names)
     pages = {pair.image.path for pair in checked.pairs.pairs if pair.image.page is not None}
     warnings = (ONE_STACK,) if len(pages) == 1 else ()
+    gap = max(1, round(GAP * n)) if warnings and n >= 10 else 0
     if fold is None:
-        held = max(1, round(n * fraction))
-        rule = f"the last {held} of {n} by name validate"
-        return Chosen(tuple(names[:-held]), tuple(names[-held:]), rule, warnings)
-    first, last = ((2 * n * k + fold.of) // (2 * fold.of) for k in (fold.number - 1, fold.number))
-    rule = f"fold {fold}: block {fold.number} of {fold.of} by name validates"
-    return Chosen((*names[:first], *names[last:]), tuple(names[first:last]), rule, warnings, str(fold))
+        first, last = n - max(1, round(n * fraction)), n
+        rule = f"the last {last - first} of {n} by name validate"
+    else:
+        first, last = ((2 * n * k + fold.of) // (2 * fold.of) for k in (fold.number - 1, fold.number))
+        rule = f"fold {fold}: block {fold.number} of {fold.of} by name validates"
+    if gap:
+        rule += f", and {gap} beside {'them' if fold is None else 'it'} neither train nor validate"
+    train = (*names[: max(0, first - gap)], *names[last + gap :])
+    return Chosen(train, tuple(names[first:last]), rule, warnings, str(fold) if fold else None)
 
 
 def is_series(names: Sequence[str]) -> bool:
