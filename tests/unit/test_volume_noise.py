@@ -1,5 +1,7 @@
 """Slices of a stack are one thing: never parted where there are several, and no warning of slices that are alike."""
 
+import json
+
 import numpy as np
 import pytest
 from tifffile import imwrite
@@ -147,3 +149,14 @@ def test_the_brain_volumes_pass_without_a_word(data_root):
     assert found.ok
     assert [str(s) for s in found.suspicions] == []
     assert len(set(found.split.groups.values())) == 120
+
+
+def test_the_split_of_a_run_leaves_the_gap_aside_as_well(tmp_path):
+    """Pages that neither trained nor validated are not taken for new ones."""
+    write(tmp_path, "one", *volume(0, depth=40))
+    first = package.check(tmp_path / "images", tmp_path / "masks").split
+    (tmp_path / "split.json").write_text(json.dumps(first.to_json()))
+    again = package.check(tmp_path / "images", tmp_path / "masks", val=tmp_path / "split.json").split
+    assert (again.train, again.val) == (first.train, first.val)
+    assert len(again.train) + len(again.val) == 38
+    assert "new" not in again.rule

@@ -21,6 +21,9 @@ from skipway.images import shown
 ONE_STACK = (
     "one stack only: parts of it validate, and pages of one stack are alike, so the score will be too good"
 )
+ASIDE = 2
+"""What an image is that an earlier run neither trained on nor validated on."""
+
 GAP = 0.05
 """Share of the pages of a single stack left out on each side of what validates, where there are ten or more."""
 ONE_IMAGE = "one image only: it trains and validates, so the validation score means nothing"
@@ -208,7 +211,8 @@ def as_stored(
     names = tuple(sorted((record.name for record in checked.records), key=natural))
     records = {record.name: record for record in checked.records}
     known = {name: _known(records[name], before) for name in names}
-    side = {name: part for name, part in known.items() if part is not None}
+    names = tuple(name for name in names if known[name] != ASIDE)
+    side = {name: part for name in names if (part := known[name]) is not None}
     if set(side.values()) != {0, 1}:
         expected = "the split of these images, with some of them on both sides"
         raise DataError(
@@ -236,11 +240,13 @@ def _known(record: FileRecord, before: Mapping[tuple[str | None, str], int]) -> 
 
 
 def _sides_before(value: Mapping[str, Any], path: Path) -> dict[tuple[str | None, str], int]:
-    """0 or 1 by (name, hash) and by (None, hash), out of the split.json of a run."""
+    """0, 1 or `ASIDE` by (name, hash) and by (None, hash), out of the split.json of a run."""
     try:
         hashes = dict(value["hashes"])
         sides = [(name, which) for which, key in enumerate(("train", "val")) for name in value[key]]
         found: dict[tuple[str | None, str], int] = {}
+        for name, one in hashes.items():
+            found[name, str(one)] = found[None, str(one)] = ASIDE
         for name, which in sides:
             found[name, str(hashes[name])] = which
             found[None, str(hashes[name])] = which
