@@ -122,6 +122,7 @@ def train(
     suffix: str | None = None,
     pairs: Path | str | None = None,
     colours: Path | str | None = None,
+    colour: str | None = None,
     ignore: int | None = None,
     groups: Path | str | None = None,
     fold: str | None = None,
@@ -145,6 +146,7 @@ def train(
         suffix: What a mask's name has that its image's has not.
         pairs: CSV with columns image and mask, and optionally group, split and page.
         colours: Table name,r,g,b of masks in colours.
+        colour: "grey" or "rgb" to read all images so, in this training and in what is predicted with it.
         ignore: Mask value of pixels that nobody annotated.
         groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
             what their names say.
@@ -179,6 +181,7 @@ def train(
             suffix=suffix,
             pairs=None if pairs is None else Path(pairs),
             colours=None if colours is None else Path(colours),
+            colour=colour,
         ),
         ignore=ignore,
         groups=None if groups is None else str(groups),
@@ -243,6 +246,7 @@ def train_run(
         task=task,
         layout=reading.layout,
         suffix=reading.suffix,
+        colour=reading.colour,
         ignore=ignore,
         groups=groups if groups in (None, NONE) else str(Path(groups).resolve()),
         fold=fold,

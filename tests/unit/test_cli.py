@@ -382,7 +382,7 @@ def test_images_given_as_masks_are_refused_whatever_the_task(tmp_path):
     for words in ([], ["--task", "objects"]):
         code, _, err = skipway("train", data / "masks", data / "images", "-o", tmp_path / "run", *words)
         assert code == 3
-        assert "exchange the two folders" in err
+        assert "did you swap the folders? type: skipway train" in err
         assert not (tmp_path / "run").exists()
 
 

@@ -127,7 +127,8 @@ def test_part_of_a_stack_and_all_of_it_are_the_same_numbers(stack):
     assert [len(side) for side in sides] == [1, 1]
     low, width = (v.reshape(1, 1, 1, 1) for v in Normalisation().constants(image[None]))
     found = np.concatenate([side[0].image for side in sides], axis=1)
-    np.testing.assert_allclose(found, (image[None] - low) / width, rtol=1e-6, atol=1e-6)
+    seen = np.delete(image, 15, axis=0)  # the page between the two sides
+    np.testing.assert_allclose(found, (seen[None] - low) / width, rtol=1e-6, atol=1e-6)
 
 
 def checked(images, masks, options):
@@ -144,8 +145,8 @@ def checked(images, masks, options):
 def test_a_sample_is_a_volume_with_target_and_weights_in_three_axes(stack):
     _, ids = balls((20, 33, 40))
     prepared = checked(stack / "images", stack / "masks", {"ndim": 3})
-    assert prepared.fingerprint.slices == 16
-    assert prepared.fingerprint.size(3) == (16, 33, 40)
+    assert prepared.fingerprint.slices == 15
+    assert prepared.fingerprint.size(3) == (15, 33, 40)
     task = make_task(prepared.labels, (1.0, 1.0), 0)
     pairs = find_pairs(stack / "images", stack / "masks").pairs
     sample = TrainingSet(pairs, task, Normalisation(), weighted=True, ndim=3)[0]
@@ -195,7 +196,7 @@ def test_a_valid_network_decides_at_least_as_much_as_its_margin():
 
 def test_train_says_that_it_sees_volumes(trained):
     run, (out, err) = trained
-    assert "volumes    1 of 16 slices train, 1 of 4 validate" in err
+    assert "volumes    1 of 15 slices train, 1 of 4 validate" in err
     assert "20 pairs" in err
     assert "mean of 4 validation images" in out
     assert Run(run).read("split")["val"] == [f"s0#{k:03d}" for k in range(16, 20)]
@@ -331,7 +332,7 @@ def test_real_nuclei_in_a_volume(data_root, tmp_path):
         "train", folder / "img3d.tif", folder / "mask3d.tif", "-o", tmp_path / "run", *words
     )
     assert code == 0, err
-    assert "1 of 25 slices train, 1 of 6 validate" in err
+    assert "1 of 23 slices train, 1 of 6 validate" in err
     scores = Run(tmp_path / "run").read("evaluation")["evaluation"]
     nothing = np.mean(
         imread(folder / "mask3d.tif")[25:] > 0

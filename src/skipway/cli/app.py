@@ -119,6 +119,7 @@ def train(
     pairs: options.PairsTable = None,
     suffix: options.Suffix = None,
     colours: options.Colours = None,
+    colour: options.Colour = None,
     groups: options.GroupsTable = None,
     fold: options.FoldOf = None,
 ) -> None:
@@ -153,7 +154,7 @@ def train(
         request,
         task=task,
         val=val,
-        reading=Reading(layout, suffix, pairs, colours),
+        reading=Reading(layout, suffix, pairs, colours, colour=colour),
         ignore=ignore,
         groups=groups,
         fold=fold,
@@ -183,6 +184,7 @@ def check(
     pairs: options.PairsTable = None,
     suffix: options.Suffix = None,
     colours: options.Colours = None,
+    colour: options.Colour = None,
     groups: options.GroupsTable = None,
     fold: options.FoldOf = None,
     isolate: Annotated[
@@ -201,7 +203,7 @@ def check(
     found = examine_data(
         images,
         masks,
-        Reading(layout, suffix, pairs, colours),
+        Reading(layout, suffix, pairs, colours, colour=colour),
         task=task,
         val=val,
         ignore=ignore,

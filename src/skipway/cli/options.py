@@ -37,6 +37,10 @@ Suffix = Annotated[
 Colours = Annotated[
     Path | None, typer.Option("--colours", hidden=True, help="Table name,r,g,b of masks in colours.")
 ]
+Colour = Annotated[
+    str | None,
+    typer.Option("--colour", hidden=True, help="Read all images as grey or as rgb.  [default: as stored]"),
+]
 Ignore = Annotated[
     int | None, typer.Option("--ignore", hidden=True, help="Mask value of pixels nobody annotated.")
 ]

@@ -1,13 +1,13 @@
 """What one network cannot take together: channels, types and ranges that differ, masks that are the images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from skipway.data.layouts import Pair
 from skipway.data.records import FileRecord, groups, some_of
 from skipway.errors import Problem
-from skipway.images import shown
+from skipway.images import CHANNELS, shown
 
 
 def unequal(records: Sequence[FileRecord]) -> list[Problem]:
@@ -20,7 +20,7 @@ def unequal(records: Sequence[FileRecord]) -> list[Problem]:
             Problem(
                 f"images of different channels ({text})",
                 expected="one number of channels",
-                fix="convert all to grey or all to RGB, or train the groups apart",
+                fix=either(channels),
                 code="D01",
             )
         )
@@ -38,6 +38,13 @@ def unequal(records: Sequence[FileRecord]) -> list[Problem]:
     elif records and records[0].dtype.startswith("float"):
         problems += _unequal_ranges(records)
     return problems
+
+
+def either(channels: Iterable[int]) -> str:
+    """What to do about images of these numbers of channels."""
+    if set(channels) == set(CHANNELS.values()):
+        return "--colour grey to read all as grey, or --colour rgb to read all as RGB"
+    return "export all with the same channels, or train the groups apart"
 
 
 def _unequal_ranges(records: Sequence[FileRecord]) -> list[Problem]:

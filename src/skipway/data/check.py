@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skipway.data import exchanged
 from skipway.data.agreement import copied_masks, unequal
 from skipway.data.alignment import fit
 from skipway.data.labels import LabelMap, infer_labels
@@ -133,6 +134,9 @@ def examine(
     jobs = [list(group) for _, group in groupby(pairs.pairs, key=lambda p: (p.image.whole, p.mask.whole))]
     found, seen = scan(jobs, look_at, how or Scan(), ignore, progress)
     records = [f.record for f in found if f.record is not None]
+    if not any(p.code == "F20" for f in found for p in f.problems) and _exchanged(pairs, records):
+        wrong = exchanged.refusal(pairs.images_root, pairs.masks_root)
+        return Examined(pairs, None, tuple(records), (wrong,), (), seen)
     problems = [problem for f in found for problem in f.problems]
     problems += unequal(records)
     problems += copied_masks(_matched(pairs.pairs, records))
@@ -152,6 +156,12 @@ def examine(
         problems.append(Problem("nothing to train on", shown(pairs.images_root)))
     odd = tuple(suspicions(pairs.pairs, records, labels)) if labels is not None and not problems else ()
     return Examined(pairs, labels, tuple(records), tuple(problems), odd, seen)
+
+
+def _exchanged(pairs: Pairs, records: Sequence[FileRecord]) -> bool:
+    by_name = {record.name: record for record in records}
+    sides = [pair.image for pair in pairs.pairs], [pair.mask for pair in pairs.pairs]
+    return exchanged.in_pairs(*sides, [by_name.get(pair.name) for pair in pairs.pairs])
 
 
 def _foreign(masks: Mapping[str, MaskValues], labels: LabelMap) -> list[Problem]:
@@ -250,7 +260,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         pair.name,
         image.size,
         image.channels,
-        str(image.dtype),
+        str(image.own_dtype),
         image.kind,
         seen.sha256,
         digest,
@@ -288,7 +298,7 @@ def _measure(image: ImageFile, page: int) -> _Seen:
                 first = first or (rows.start + int(y), int(x))
                 broken += int(strange.sum())
                 continue
-            if len(levels) <= LEVELS and image.format not in CONVERTED:
+            if image.own_dtype.kind == "f" and len(levels) <= LEVELS and image.format not in CONVERTED:
                 levels.update(np.unique(band[:, :: small.step, :: small.step])[: LEVELS + 1].tolist())
         low = np.minimum(low, band.min(axis=(1, 2)))
         high = np.maximum(high, band.max(axis=(1, 2)))

@@ -19,8 +19,13 @@ from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown
 
 ONE_STACK = (
-    "one stack only: its last pages validate, and the first of them are neighbours of pages that train"
+    "one stack only: parts of it validate, and pages of one stack are alike, so the score will be too good"
 )
+ASIDE = 2
+"""What an image is that an earlier run neither trained on nor validated on."""
+
+GAP = 0.05
+"""Share of the pages of a single stack left out on each side of what validates, where there are ten or more."""
 ONE_IMAGE = "one image only: it trains and validates, so the validation score means nothing"
 
 
@@ -119,13 +124,17 @@ def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Fold | N
     n = len(names)
     pages = {pair.image.path for pair in checked.pairs.pairs if pair.image.page is not None}
     warnings = (ONE_STACK,) if len(pages) == 1 else ()
+    gap = max(1, round(GAP * n)) if warnings and n >= 10 else 0
     if fold is None:
-        held = max(1, round(n * fraction))
-        rule = f"the last {held} of {n} by name validate"
-        return Chosen(tuple(names[:-held]), tuple(names[-held:]), rule, warnings)
-    first, last = ((2 * n * k + fold.of) // (2 * fold.of) for k in (fold.number - 1, fold.number))
-    rule = f"fold {fold}: block {fold.number} of {fold.of} by name validates"
-    return Chosen((*names[:first], *names[last:]), tuple(names[first:last]), rule, warnings, str(fold))
+        first, last = n - max(1, round(n * fraction)), n
+        rule = f"the last {last - first} of {n} by name validate"
+    else:
+        first, last = ((2 * n * k + fold.of) // (2 * fold.of) for k in (fold.number - 1, fold.number))
+        rule = f"fold {fold}: block {fold.number} of {fold.of} by name validates"
+    if gap:
+        rule += f", and {gap} beside {'them' if fold is None else 'it'} neither train nor validate"
+    train = (*names[: max(0, first - gap)], *names[last + gap :])
+    return Chosen(train, tuple(names[first:last]), rule, warnings, str(fold) if fold else None)
 
 
 def is_series(names: Sequence[str]) -> bool:
@@ -204,7 +213,8 @@ def as_stored(
     names = tuple(sorted((record.name for record in checked.records), key=natural))
     records = {record.name: record for record in checked.records}
     known = {name: _known(records[name], before) for name in names}
-    side = {name: part for name, part in known.items() if part is not None}
+    names = tuple(name for name in names if known[name] != ASIDE)
+    side = {name: part for name in names if (part := known[name]) is not None}
     if set(side.values()) != {0, 1}:
         expected = "the split of these images, with some of them on both sides"
         raise DataError(
@@ -232,11 +242,13 @@ def _known(record: FileRecord, before: Mapping[tuple[str | None, str], int]) -> 
 
 
 def _sides_before(value: Mapping[str, Any], path: Path) -> dict[tuple[str | None, str], int]:
-    """0 or 1 by (name, hash) and by (None, hash), out of the split.json of a run."""
+    """0, 1 or `ASIDE` by (name, hash) and by (None, hash), out of the split.json of a run."""
     try:
         hashes = dict(value["hashes"])
         sides = [(name, which) for which, key in enumerate(("train", "val")) for name in value[key]]
         found: dict[tuple[str | None, str], int] = {}
+        for name, one in hashes.items():
+            found[name, str(one)] = found[None, str(one)] = ASIDE
         for name, which in sides:
             found[name, str(hashes[name])] = which
             found[None, str(hashes[name])] = which

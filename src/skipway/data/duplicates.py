@@ -59,7 +59,11 @@ def _together(keys: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
 
 
 def near_copies(
-    thumbnails: Mapping[str, str], read: Callable[[str], Grey], *, limit: int = 200
+    thumbnails: Mapping[str, str],
+    read: Callable[[str], Grey],
+    *,
+    limit: int = 200,
+    volume: Callable[[str], str] = str,
 ) -> list[tuple[str, str]]:
     """Names of pictures that show the same thing, (first, second).
 
@@ -67,6 +71,7 @@ def near_copies(
         thumbnails: By name, from `sketch.thumbnail`.
         read: The sketch of a name, for the few that must be looked at closely.
         limit: Candidates that are verified, the first ones by name.
+        volume: The stack that a name is a slice of, or the name itself; slices of one stack are alike and not compared.
     """
     names = list(thumbnails)
     found, seen = [], dict[str, Grey]()
@@ -76,7 +81,8 @@ def near_copies(
             seen[name] = unit(detail(read(name)))
         return seen[name]
 
-    for a, b in candidates(list(thumbnails.values()))[:limit]:
+    pairs = ((a, b) for a, b in candidates(list(thumbnails.values())) if volume(names[a]) != volume(names[b]))
+    for a, b in islice(pairs, limit):
         first, second = details(names[a]), details(names[b])
         if first.shape == second.shape and float(np.vdot(first, second)) >= SAME:
             found.append((names[a], names[b]))

@@ -14,7 +14,7 @@ from skipway.data.labels import LabelMap
 from skipway.data.layouts import volumes
 from skipway.data.ranks import order_statistics
 from skipway.errors import DataError, Problem
-from skipway.images import ImageFile, shown
+from skipway.images import CHANNELS, ImageFile, shown
 
 _BAND_BYTES = 4 * 1024**2
 
@@ -253,15 +253,19 @@ class Normalisation:
         kind: "percentile".
         low: In percent.
         high: In percent.
+        colour: What every image was read as before, a key of `images.CHANNELS`; empty for as it is stored.
     """
 
     kind: str = "percentile"
     low: float = 1.0
     high: float = 99.8
+    colour: str = ""
 
     def __post_init__(self) -> None:
         if self.kind != "percentile" or not 0 <= self.low < self.high <= 100:
             raise DataError(Problem(f"no such normalisation: {self.kind} {self.low}…{self.high}"))
+        if self.colour not in ("", *CHANNELS):
+            raise DataError(Problem(f"no such colour: {self.colour}", "normalisation", "grey or rgb"))
 
     def constants(self, image: ImageFile | NDArray[Any], page: int | range = 0) -> Constants:
         """Offset and scale of one page, or of several as one volume, in memory of one band however large they are.
@@ -300,7 +304,8 @@ class Normalisation:
             DataError: it is damaged.
         """
         try:
-            return cls(str(value["kind"]), float(value["low"]), float(value["high"]))
+            low, high = float(value["low"]), float(value["high"])
+            return cls(str(value["kind"]), low, high, str(value.get("colour", "")))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 Problem(f"the normalisation of the run is damaged ({error})", fix="train again")

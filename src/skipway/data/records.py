@@ -19,7 +19,7 @@ class FileRecord:
         name: Of the pair.
         size: (H, W).
         channels: Of the image.
-        dtype: Of the image, such as "uint16".
+        dtype: Of the image as it is stored, such as "uint16".
         kind: For people, such as "16-bit grey".
         sha256: Of the image's pixels (size, type and values): equal for one picture saved in two formats.
         mask_sha256: Of the mask's pixels.

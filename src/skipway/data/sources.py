@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skipway.data import composites, drawn
 from skipway.errors import DataError, Problem
-from skipway.images import ImageFile, composed, open_image, open_mask, shown
+from skipway.images import ImageFile, composed, in_colour, open_image, open_mask, shown
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Source:
         coding: What part, colour or shape number k is written as, where a kind knows several ways: "ids" 1…n for
             each object, "classes" k + 1, "bits" 2^k; empty for the way that the kind has anyway.
         numbers: The k of each part, where it is not its place.
+        colour: What the image is read as, a key of `images.CHANNELS`; empty for as it is stored.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Source:
     key: str = ""
     coding: str = ""
     numbers: tuple[int, ...] = ()
+    colour: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -60,7 +62,8 @@ class Source:
         Raises:
             DataError: see `skipway.images.open_image`.
         """
-        return IMAGES[self.kind](self)
+        image = IMAGES[self.kind](self)
+        return in_colour(image, self.colour) if self.colour else image
 
     def open_mask(self) -> ImageFile:
         """The mask, open.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from skipway.data.agreement import either
 from skipway.data.check import Checked, FileRecord, inspect
 from skipway.data.draws import Fold, as_stored, choose
 from skipway.data.groups import NONE, Groups, find_groups, from_table
@@ -216,7 +217,11 @@ def _refuse_foreign(checked: Checked, other: Checked, folder: Path) -> None:
     first, second = checked.records[0], other.records[0]
     if (first.channels, first.dtype) != (second.channels, second.dtype):
         expected = f"{first.kind} like the training images"
-        raise DataError(Problem(f"{second.kind} images", shown(folder), expected, "convert them", "D01"))
+        mixed = first.channels != second.channels
+        fix = either((first.channels, second.channels)) if mixed else "export them alike"
+        raise DataError(
+            Problem(f"{second.kind} images", shown(folder), expected, fix, "D01" if mixed else "C07")
+        )
 
 
 def _made(checked: Checked, chosen: Chosen, groups: Groups | None) -> Split:

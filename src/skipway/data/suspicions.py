@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -18,8 +18,13 @@ from skipway.images import shown
 
 T = TypeVar("T")
 
+Units = Mapping[str, Sequence[FileRecord]]
+
 JUDGES = 24
 """Pairs of one size whose masks are tried on each other's images."""
+
+NEAR = 3
+"""Slices of a stack so many apart show much the same."""
 
 LEVELS = 256
 """Different values that 8 bits can hold."""
@@ -52,19 +57,34 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
         labels: What the masks mean.
     """
     background = labels.background
+    by_name = {pair.name: pair for pair in pairs}
+    whole = units(by_name, records)
     yield from _reading(records)
     yield from _sizes(records)
-    yield from _values(records)
-    yield from _empty(records, background, labels.ignore)
-    yield from _copies(records)
+    yield from _values(records, whole)
+    yield from _empty(whole, background, labels.ignore)
+    yield from _copies(whole)
     if labels.overlapping:
         yield from _lacking(records, labels)
     else:
-        yield from _inverted(records, background)
+        yield from _inverted(whole, background)
     yield from _rings(records, labels)
-    by_name = {pair.name: pair for pair in pairs}
     yield from near_copies(by_name, records)
     yield from _misplaced(by_name, records, labels.ignore)
+
+
+def volume_of(pair: Pair) -> str:
+    """The stack that a pair is a slice of, as a name for people; the name of a pair that is no slice."""
+    return pair.name if pair.image.page is None else pair.name.rpartition("#")[0]
+
+
+def units(pairs: Mapping[str, Pair], records: Sequence[FileRecord]) -> Units:
+    """What stands for itself: single images, and stacks with all their slices, by name."""
+    return groups(records, lambda r: volume_of(pairs[r.name]) if r.name in pairs else r.name)
+
+
+def _whole(code: str, text: str, found: Units) -> Suspicion:
+    return Suspicion(code, f"{text}: {_some(list(found))}", tuple(r.name for g in found.values() for r in g))
 
 
 def _named(code: str, text: str, records: Sequence[FileRecord], more: str = "") -> Suspicion:
@@ -101,10 +121,10 @@ def _sizes(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
         yield Suspicion("G08", text, ())
 
 
-def _values(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
-    constant = [r for r in records if r.constant]
-    if constant:
-        yield _named("C11", "constant image or channel", constant)
+def _values(records: Sequence[FileRecord], whole: Units) -> Iterator[Suspicion]:
+    constant = {name: group for name, group in whole.items() if all(r.constant for r in group)}
+    if constant:  # the ends of a stack may be blank
+        yield _whole("C11", "constant image or channel", constant)
     wild = [r for r in records if r.high > 1e6 * max(1, abs(bulk(r)))]
     if wild:
         yield _named("C13", "single values far beyond all others", wild)
@@ -115,41 +135,72 @@ def _values(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
         )
 
 
-def _empty(records: Sequence[FileRecord], background: int, ignore: int | None) -> Iterator[Suspicion]:
-    empty = [r for r in records if r.values.values == (background,)]
+def _empty(whole: Units, background: int, ignore: int | None) -> Iterator[Suspicion]:
+    """Masks without anything; slices without anything belong to a stack that has something elsewhere."""
+    empty = _only(whole, background)
     if empty:
-        yield _named("E20", f"{len(empty)} of {len(records)} masks hold background only", empty)
-    blank = [r for r in records if ignore is not None and r.values.values == (ignore,)]
+        yield _whole("E20", f"{len(empty)} of {len(whole)} masks hold background only", empty)
+    blank = _only(whole, ignore) if ignore is not None else {}
     if blank:
-        yield _named("E19", f"{len(blank)} masks are not annotated at all", blank)
+        yield _whole("E19", f"{len(blank)} masks are not annotated at all", blank)
 
 
-def _copies(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
-    """The same pixels twice: images, and masks that hold something."""
-    copies = [g for g in groups(records, lambda r: r.sha256).values() if len(g) > 1 and not g[0].constant]
-    for group in copies[:5]:
-        yield _named("A25", f"the same image {len(group)} times", group)
-    filled = [r for r in records if len(r.values.values) > 1]
-    alike = [g for g in groups(filled, lambda r: r.mask_sha256).values() if len(g) > 1]
-    for group in alike[:5]:
-        yield _named("E37", f"the same mask for {len(group)} images", group)
+def _only(whole: Units, value: int) -> Units:
+    return {name: group for name, group in whole.items() if all(r.values.values == (value,) for r in group)}
 
 
-def _inverted(records: Sequence[FileRecord], background: int) -> Iterator[Suspicion]:
-    """Few masks whose background share is what the others have as foreground."""
-    if len(records) < 5:
-        return
-    shares = [record.values.share(background) for record in records]
-    usual = median(shares)
-    odd = [
-        r
-        for r, share in zip(records, shares, strict=True)
-        if abs(usual - 0.5) > 0.2 and abs(share - (1 - usual)) < 0.1
-    ]
-    if odd and len(odd) <= len(records) // 5:
-        yield _named(
-            "E03", "background and foreground look exchanged", odd, f" ({1 - usual:.0%} foreground elsewhere)"
+def _copies(whole: Units) -> Iterator[Suspicion]:
+    """The same pixels twice: images, and masks that hold something.
+
+    Slices of one stack may be equal. A slice that two stacks share is a copy; a mask of a few pixels that two stacks
+    share is chance, so of stacks all masks must agree.
+    """
+    found: defaultdict[str, dict[str, list[FileRecord]]] = defaultdict(dict)
+    for name, group in whole.items():
+        for record in group:
+            if not record.constant:
+                found[record.sha256].setdefault(name, []).append(record)
+    copies: defaultdict[tuple[str, ...], list[FileRecord]] = defaultdict(list)
+    for same in found.values():
+        if len(same) > 1:
+            copies[tuple(same)] += [record for records in same.values() for record in records]
+    for names, records in list(copies.items())[:5]:
+        yield Suspicion(
+            "A25", f"the same image {len(names)} times: {_some(names)}", tuple(r.name for r in records)
         )
+    filled = {name: group for name, group in whole.items() if any(len(r.values.values) > 1 for r in group)}
+    masks: defaultdict[tuple[str, ...], dict[str, Sequence[FileRecord]]] = defaultdict(dict)
+    for name, group in filled.items():
+        masks[tuple(r.mask_sha256 for r in group)][name] = group
+    alike = [twins for twins in masks.values() if len(twins) > 1]
+    for twins in alike[:5]:
+        yield _whole("E37", f"the same mask for {len(twins)} images", twins)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _inverted(whole: Units, background: int) -> Iterator[Suspicion]:
+    """Few masks whose background share is what the others have as foreground."""
+    if len(whole) < 5:
+        return
+    shares = {name: _share(group, background) for name, group in whole.items()}
+    usual = median(shares.values())
+    odd = {
+        name: whole[name]
+        for name, share in shares.items()
+        if abs(usual - 0.5) > 0.2 and abs(share - (1 - usual)) < 0.1
+    }
+    if odd and len(odd) <= len(whole) // 5:
+        line = _whole("E03", "background and foreground look exchanged", odd)
+        yield replace(line, text=f"{line.text} ({1 - usual:.0%} foreground elsewhere)")
+
+
+def _share(group: Sequence[FileRecord], value: int) -> float:
+    """Share of a value among all pixels of a stack."""
+    pixels = [r.size[0] * r.size[1] for r in group]
+    return sum(n * r.values.share(value) for n, r in zip(pixels, group, strict=True)) / sum(pixels)
 
 
 def _lacking(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
@@ -191,7 +242,9 @@ def near_copies(
     """
     by_name = {record.name: record for record in records}
     thumbnails = {r.name: r.thumbnail for r in records if r.thumbnail and r.name in pairs}
-    found = duplicates.near_copies(thumbnails, lambda name: _grey(pairs[name]))
+    found = duplicates.near_copies(
+        thumbnails, lambda name: _grey(pairs[name]), volume=lambda name: volume_of(pairs[name])
+    )
     found = [(a, b) for a, b in found if by_name[a].sha256 != by_name[b].sha256]
     where = ""
     if between is not None:
@@ -235,17 +288,26 @@ def _misplaced(
     lost = [name for name, seen in fits.items() if seen.here < 0.5 * alignment.CLEAR and name not in away]
     if lost and (median(seen.here for seen in fits.values()) >= alignment.CLEAR or len(lost) > 5):
         swaps = _table(pairs, lost, ignore, alignment.exchanged)
-        pairs_of = [f"{shown(a)} with the mask of {shown(b)}" for a, b in swaps or ()]
+        swaps = [(a, b) for a, b in swaps or () if not _next_to(pairs[a], pairs[b])]
+        pairs_of = [f"{shown(a)} with the mask of {shown(b)}" for a, b in swaps]
         if pairs_of:
             line = f"images fit another's mask, not their own: {', '.join(pairs_of[:5])}"
-            yield Suspicion("E38", line, tuple(a for a, _ in swaps or ()))
-    every = max(1, len(fits) // JUDGES)
-    if _table(pairs, list(fits)[::every], ignore, lambda _, scores: alignment.unrelated(scores)):
+            yield Suspicion("E38", line, tuple(a for a, _ in swaps))
+    apart = {volume_of(pairs[name]): name for name in fits}  # slices of one stack fit each other's masks
+    every = max(1, len(apart) // JUDGES)
+    if _table(pairs, list(apart.values())[::every], ignore, lambda _, scores: alignment.unrelated(scores)):
         yield Suspicion(
             "E38",
             "masks fit their own images no better than the other images: are they in the right order? "
             "`skipway check --deep` tries to learn them",
         )
+
+
+def _next_to(one: Pair, other: Pair) -> bool:
+    """Whether two slices of one stack lie so close that they look alike."""
+    if one.image.page is None or other.image.page is None or volume_of(one) != volume_of(other):
+        return False
+    return abs(one.image.page - other.image.page) <= NEAR
 
 
 def _list(code: str, text: str, names: Sequence[str], of: int) -> Suspicion:

@@ -28,6 +28,7 @@ def check(
     suffix: str | None = None,
     pairs: Path | str | None = None,
     colours: Path | str | None = None,
+    colour: str | None = None,
     **choices: Any,
 ) -> Findings:
     """Say what is in a data set, what is odd and what is wrong; nothing is written.
@@ -39,6 +40,7 @@ def check(
         suffix: As for `skipway.train`.
         pairs: As for `skipway.train`.
         colours: As for `skipway.train`.
+        colour: As for `skipway.train`.
         **choices: The other arguments of `examine_data`: task, val, ignore, groups, fold, deep, isolate, event.
 
     Returns:
@@ -48,7 +50,11 @@ def check(
         UsageError: a path that does not exist, or a task or layout that there is not.
     """
     reading = Reading(
-        layout, suffix, None if pairs is None else Path(pairs), None if colours is None else Path(colours)
+        layout,
+        suffix,
+        None if pairs is None else Path(pairs),
+        None if colours is None else Path(colours),
+        colour=colour,
     )
     return examine_data(Path(images), None if masks is None else Path(masks), reading, **choices)
 

@@ -20,6 +20,7 @@ Anything else is a `DataError` of one line, before memory is taken.
 """
 
 from .codecs import MAX_PIXELS, shown
+from .colour import CHANNELS, in_colour, recoloured
 from .dicom_series import is_series
 from .formats import (
     FORMATS,
@@ -37,6 +38,7 @@ from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
 
 __all__ = [
+    "CHANNELS",
     "CONVERTED",
     "FORMATS",
     "IMAGE_SUFFIXES",
@@ -46,6 +48,7 @@ __all__ = [
     "Window",
     "composed",
     "format_of",
+    "in_colour",
     "in_memory",
     "is_image",
     "is_series",
@@ -55,6 +58,7 @@ __all__ = [
     "open_mask",
     "open_probabilities",
     "output_name",
+    "recoloured",
     "shown",
     "stem_of",
     "suffix_of",

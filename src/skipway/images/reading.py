@@ -49,6 +49,7 @@ class ImageFile:
         notes: What the policy did that a user should hear.
         geometry: Where the pixels lie, where the file says so.
         nodata: Value of pixels that were never measured, where the file says so.
+        recast_from: Type of the pixels before a choice of colour changed it, see `colour.in_colour`.
     """
 
     path: Path
@@ -62,8 +63,14 @@ class ImageFile:
     notes: tuple[str, ...] = ()
     geometry: Geometry | None = field(default=None, compare=False)
     nodata: float | None = None
+    recast_from: np.dtype[Any] | None = None
     _stored: Stored = field(repr=False, compare=False, kw_only=True)
     _finish: _Finish = field(repr=False, compare=False, kw_only=True)
+
+    @property
+    def own_dtype(self) -> np.dtype[Any]:
+        """Type of the image's own pixels, whatever was chosen to be read of them."""
+        return self.dtype if self.recast_from is None else self.recast_from
 
     def __enter__(self) -> "ImageFile":
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,8 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
-        image = stack.enter_context(job.source.open_image())
+        source = replace(job.source, colour=predictor.normalisation.colour)
+        image = stack.enter_context(source.open_image())
         predictor.check(image)
         maps = None
         if job.probabilities is not None:

@@ -12,7 +12,7 @@ from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
 from skipway.errors import DataError, Problem, TopologyError, UsageError
-from skipway.images import ImageFile, shown
+from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.logits import Outputs
@@ -92,7 +92,7 @@ class Predictor:
 
         Args:
             array: (H, W), (H, W, C) or (C, H, W), in the value range of the training images; for a network of
-                three axes (Z, H, W), (Z, H, W, C) or (C, Z, H, W).
+                three axes (Z, H, W), (Z, H, W, C) or (C, Z, H, W). Grey or RGB where the run reads all as one.
             tile: Side of a tile in pixels; the result does not depend on it.
 
         Returns:
@@ -102,11 +102,22 @@ class Predictor:
         Raises:
             DataError: the channels are not those of the training images.
         """
-        image = channels_first(np.asarray(array), self.model.in_channels, self.ndim)
+        image = self._image(np.asarray(array))
         constants = self.normalisation.constants(image)
         sets = self.task.labels.overlapping
         found = predict_array(self.model, image, constants, tile=tile, overlapping=sets, device=self.device)
         return self.task.decode(found.labels)
+
+    def _image(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array as (C, *S), in the colour that the run reads."""
+        colour, channels = self.normalisation.colour, self.model.in_channels
+        if not colour:
+            return channels_first(array, channels, self.ndim)
+        try:
+            image = channels_first(array, channels, self.ndim)
+        except DataError:
+            image = channels_first(array, 4 - channels, self.ndim)  # of 1 and 3 the other
+        return recoloured(image, colour)
 
     def check(self, image: ImageFile) -> None:
         """Refuse an image that the network cannot take.
@@ -117,7 +128,9 @@ class Predictor:
         wanted = self.model.in_channels
         if image.channels != wanted:
             expected = f"{wanted}, as {self.name} was trained on"
-            fix = "convert the images to grey" if wanted == 1 else "give images like those that trained"
+            fix = "give images like those that trained"
+            if {wanted, image.channels} == set(CHANNELS.values()):
+                fix += "; a run of `skipway train --colour grey` or rgb reads both kinds"
             found = f"{image.channels} channel{'s' if image.channels > 1 else ''}"
             raise DataError(Problem(found, shown(image.path), expected, fix, "D05"))
 

@@ -136,6 +136,12 @@ def _images_as_masks(root: Path) -> None:
         shutil.copy(path, root / "masks" / path.name)
 
 
+def _exchanged(root: Path) -> None:
+    (root / "images").rename(root / "was")
+    (root / "masks").rename(root / "images")
+    (root / "was").rename(root / "masks")
+
+
 def _two_cases(root: Path) -> None:
     for folder in ("images", "masks"):
         (root / folder / "c1.png").rename(root / folder / "C0.png")
@@ -240,6 +246,7 @@ CASES: tuple[Case, ...] = (
     case("A26", "the same as PNG and TIFF", "E", _copied(".tif"), code="A25", says=("c0.png", "c5.tif")),
     case("A29", "one pair", "W", _only, says=("one image",)),
     case("A31", "masks that are the images", "E", _images_as_masks, options={"task": "classes"}),
+    case("A31-swapped", "images and masks exchanged", "E", _exchanged, code="A35", says=("swap", "masks")),
     case(
         "A32",
         "output inside the input",

@@ -142,7 +142,8 @@ def prepare(
     )
     if plan.ndim == 3 and described.slices == 1:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
-    return Prepared(checked.labels, divided, described, Normalisation(), plan)
+    normalisation = Normalisation(colour=(reading or Reading()).colour or "")
+    return Prepared(checked.labels, divided, described, normalisation, plan)
 
 
 def described(
@@ -172,7 +173,7 @@ def described(
     return {
         "data": f"{len(checked.records)} pairs of {checked.pairs.images_root} and {checked.pairs.masks_root}: "
         f"{checked.pairs.rule}",
-        "images": f"{kinds}, {sizes} pixels",
+        "images": f"{kinds}, {sizes} pixels" + (" [--colour]" if prepared.normalisation.colour else ""),
         **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",
         **({} if prepared.labels.overlapping else {"regions": regions}),

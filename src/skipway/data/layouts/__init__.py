@@ -6,16 +6,17 @@ row: its name, what tells it (names of files only), and what reads it.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from skipway.data import exchanged
 from skipway.data.folders import data_error, empty, images_in, is_one, some, subfolders, twins, walk
 from skipway.data.layouts import cases, challenges, folders, lists, marked, shapes
 from skipway.data.layouts.pairs import Pair, Pairs, Reading, Stated, Volume, natural, volumes
 from skipway.data.layouts.tables import with_tables
 from skipway.data.sources import Source
-from skipway.errors import DataError, Problem, UsageError
-from skipway.images import output_name, shown, stem_of
+from skipway.errors import DataError, Problem, SkipwayError, UsageError
+from skipway.images import CHANNELS, output_name, shown, stem_of
 
 __all__ = [
     "LAYOUTS",
@@ -79,6 +80,9 @@ LAYOUTS = (
 SETS = ("splits", "sites", "formats", "words")
 """General layouts that are told by both sides, so that of such a folder one side is predicted or compared."""
 
+UNPAIRED = ("A01", "A02", "A03", "A05")
+"""Refusals that may come of images and masks in the wrong order."""
+
 NAMES: Mapping[str, Layout] = {layout.name: layout for layout in LAYOUTS}
 
 
@@ -92,12 +96,37 @@ def find_pairs(images: Path, masks: Path | None = None, reading: Reading | None 
 
     Raises:
         DataError: nothing to pair, names without partner (all of them listed), names that are not unique,
-            stacks of different page counts, or a folder that can be read in several ways.
+            stacks of different page counts, a folder that can be read in several ways, or images and masks in the
+            wrong order.
         UsageError: a path that does not exist, a layout that does not, or options that exclude each other.
     """
     reading = reading or Reading()
     images, masks = Path(images), Path(masks) if masks is not None else None
     _refuse_options(images, masks, reading)
+    try:
+        return _coloured(_read(images, masks, reading), reading.colour)
+    except DataError as error:
+        unpaired = all(problem.code in UNPAIRED for problem in error.problems)
+        if masks is not None and unpaired and _exchanged(images, masks, reading):
+            raise DataError(exchanged.refusal(images, masks)) from error
+        raise
+
+
+def _exchanged(images: Path, masks: Path, reading: Reading) -> bool:
+    """Whether two folders that do not pair are in the wrong order: they look so, or pair the other way round."""
+    try:
+        sides = ([source for _, source in list_files(folder)] for folder in (images, masks))
+        if exchanged.in_folders(*sides):
+            return True
+    except SkipwayError:  # such as shapes in JSON, which are no pictures
+        pass
+    try:
+        return bool(_read(masks, images, reading).pairs)
+    except SkipwayError:
+        return False
+
+
+def _read(images: Path, masks: Path | None, reading: Reading) -> Pairs:
     layout, root = _layout(images, masks, reading)
     if layout is None:
         raise UsageError(Problem("one image file without masks", shown(images), fix="name the masks as well"))
@@ -173,6 +202,14 @@ def list_files(root: Path) -> tuple[tuple[str, Source], ...]:
     return _ordered({(f.relative_to(root).parent / stem_of(f)).as_posix(): Source(f) for f in files})
 
 
+def _coloured(found: Pairs, colour: str | None) -> Pairs:
+    """The same, with images that are read as grey or as RGB."""
+    if colour is None:
+        return found
+    pairs = (replace(pair, image=replace(pair.image, colour=colour)) for pair in found.pairs)
+    return replace(found, pairs=tuple(pairs))
+
+
 def _ordered(found: Mapping[str, Source]) -> tuple[tuple[str, Source], ...]:
     return tuple(sorted(found.items(), key=lambda item: natural(item[0])))
 
@@ -183,6 +220,12 @@ def _base(name: str, image: Source) -> str:
 
 
 def _refuse_options(images: Path, masks: Path | None, reading: Reading) -> None:
+    if reading.colour is not None and reading.colour not in CHANNELS:
+        fix = "--colours names a table of the colours of masks" if "." in reading.colour else ""
+        raise UsageError(Problem(f"found {reading.colour!r}", "--colour", "grey or rgb", fix))
+    if reading.colours is not None and str(reading.colours) in CHANNELS and not reading.colours.exists():
+        fix = f"--colour {reading.colours} to read all images so"
+        raise UsageError(Problem(f"found {reading.colours}", "--colours", "a table name,r,g,b", fix))
     for path in filter(None, (images, masks, reading.pairs, reading.colours)):
         if not path.exists():
             raise UsageError(Problem("no such file or folder", shown(path), fix="check the path"))

@@ -114,6 +114,7 @@ class Reading:
         pairs: Table of images and masks.
         colours: Table of the colours of masks.
         task: "classes", "objects" or "multilabel", where masks of several parts could be read as either.
+        colour: What all images are read as, a key of `images.CHANNELS`.
     """
 
     layout: str | None = None
@@ -121,6 +122,7 @@ class Reading:
     pairs: Path | None = None
     colours: Path | None = None
     task: str | None = None
+    colour: str | None = None
 
     def elsewhere(self) -> "Reading":
         """The same for another folder, which has tables of its own."""
