@@ -45,7 +45,7 @@ class Set:
 
 
 SETS = (
-    Set("dsb2018", ("dsb2018/images", "dsb2018/labels"), new="dsb2018/original-layout/stage1_train"),
+    Set("dsb2018", ("dsb2018/images", "dsb2018/labels"), ("--colour", "grey")),
     Set("dsb2018, as published", ("dsb2018/original-layout/stage1_train",)),
     Set("isbi2012-em", ("isbi2012-em/images", "isbi2012-em/labels")),
     Set(

@@ -110,14 +110,14 @@ def refuse_unmatched(
     )
     for lonely, files, root, what, other, remedy in sides:
         if lonely:
-            names, some_pair = some(files[key] for key in lonely), len(lonely) < len(files)
+            names, all_of_them = some(files[key] for key in lonely), len(lonely) == len(files)
             problems.append(
                 Problem(
                     f"{len(lonely)} of {len(files)} {what}s without {other}: {names}",
                     shown(root),
                     f"a {other} for every {what} ({rule})",
-                    f"add the {other}s, or move these {what}s out of the folder" + remedy * some_pair,
-                    "A03" if some_pair else "A05",
+                    f"add the {other}s, or move these {what}s out of the folder{'' if all_of_them else remedy}",
+                    "A05" if all_of_them else "A03",
                 )
             )
     if problems:
