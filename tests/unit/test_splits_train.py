@@ -22,7 +22,9 @@ from skipway.training.prepare import Prepared
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = draw(tmp_path_factory.mktemp("data"), count=8)
-    (folder / "groups.csv").write_text("name,patient\n" + "".join(f"c{k}.tif,P{k // 2}\n" for k in range(8)))
+    table = folder / "tables" / "groups.csv"  # not beside the images, where it is read unasked
+    table.parent.mkdir()
+    table.write_text("name,patient\n" + "".join(f"c{k}.tif,P{k // 2}\n" for k in range(8)))
     return folder
 
 
@@ -34,7 +36,7 @@ def train(data, run, *words):
 @pytest.fixture(scope="module")
 def first(data, tmp_path_factory):
     run = tmp_path_factory.mktemp("first") / "run"
-    code, said = train(data, run, "--groups", data / "groups.csv", "--fold", "2/4")
+    code, said = train(data, run, "--groups", data / "tables/groups.csv", "--fold", "2/4")
     assert code == 0, said
     return run, said
 
@@ -50,12 +52,12 @@ def test_train_says_and_stores_groups_and_fold(data, first):
     assert len({stored["groups"][name] for name in stored["val"]}) == 1
     again = Split.from_json(stored)
     assert again.to_json() == stored
-    assert f"--groups {data / 'groups.csv'} --fold 2/4" in command_of(Run(run))
+    assert f"--groups {data / 'tables/groups.csv'} --fold 2/4" in command_of(Run(run))
 
 
 def test_another_fold_or_other_groups_are_another_run(data, first):
     run, _ = first
-    groups = ("--groups", data / "groups.csv")
+    groups = ("--groups", data / "tables/groups.csv")
     code, said = train(data, run, *groups, "--fold", "2/4")
     assert code == 0
     assert "finished already" in said

@@ -49,7 +49,7 @@ GroupsTable = Annotated[
     typer.Option(
         "--groups",
         hidden=True,
-        help="Images not to be parted: a table of name and group, or none.  [default: by a table beside them, or their names]",
+        help="Images not to be parted: a table of name and group, or none.  [default: found]",
     ),
 ]
 FoldOf = Annotated[
