@@ -7,7 +7,7 @@ every rule.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from skipway.data.fingerprint import Fingerprint
@@ -52,7 +52,10 @@ TILT = 20.0
 
 @dataclass(frozen=True)
 class Request:
-    """What the user named; None leaves the choice to the rules."""
+    """What the user named; None leaves the choice to the rules.
+
+    `plan` is the plan of another run, which then decides everything but the length.
+    """
 
     preset: str = "default"
     model: str | None = None
@@ -71,6 +74,7 @@ class Request:
     pretrained: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    plan: str | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -102,6 +106,11 @@ class Request:
         if not 0 <= self.seed < 2**63:
             problems.append(Problem(f"found {self.seed}", "--seed", "0 to 2^63 - 1"))
         problems += self._strangers()
+        if self.plan is not None:
+            problems += [
+                Problem(f"{flag} and --plan are both given", "train", fix="leave one out, or edit the plan")
+                for flag in self._named
+            ]
         if problems:
             raise UsageError(*problems)
 
@@ -110,6 +119,16 @@ class Request:
         """Options of the model that the user named, by a flag of their own or by --set."""
         flags = {key: getattr(self, key) for key in FLAGS}
         return {key: value for key, value in flags.items() if value is not None} | dict(self.options)
+
+    @property
+    def _named(self) -> list[str]:
+        """Flags that the user gave and a plan decides, too."""
+        others = (part for part in fields(self) if part.name not in ("plan", "steps", "seconds", "options"))
+        default = {part.name: part.default for part in others}
+        return [
+            *(f"--{name}" for name, value in default.items() if getattr(self, name) != value),
+            *(f"--set {name}" for name in self.options),
+        ]
 
     def _strangers(self) -> list[Problem]:
         """Options that the model does not have, or that are named twice."""
@@ -134,7 +153,7 @@ class Plan:
         loss: One of `losses.LOSSES`.
         patch: Input side of a training patch per axis, pixels.
         batch: Patches a step.
-        steps: Optimiser steps; None until they are measured from `seconds`.
+        steps: Optimiser steps; None until they are measured from `seconds`, and then written down.
         seconds: Wall-clock budget of the whole command; None where steps rule.
         optimiser: "adamw" or "sgd".
         learning_rate: Its highest value, after the warm-up.
@@ -224,7 +243,7 @@ def make_plan(
         "weighted-ce" if published else "weighted-ce-dice" if labels.task == "objects" else "ce-dice"
     )
     if labels.overlapping:
-        _refuse_one_class_a_pixel(loss, config, published=published)
+        refuse_one_class_a_pixel(loss, config, published=published)
     room = _room(on_cpu=on_cpu)
     patch = _patch(request, data, _geometry(model, config), room, published=published)
     steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
@@ -244,7 +263,7 @@ def make_plan(
         or (2e-3 if optimiser == "adamw" else 1e-3 if published else 1e-2),
         momentum=0.99 if published else 0.9,
         weight_decay=1e-2 if optimiser == "adamw" else 0.0,
-        warmup=WARMUP if steps is None else min(WARMUP, max(1, steps // 10)),
+        warmup=WARMUP if steps is None else warmup(steps),
         clip=CLIP,
         ema=0.998,
         precision="bf16" if fast_bf16 else "fp32",
@@ -256,7 +275,12 @@ def make_plan(
     )
 
 
-def _refuse_one_class_a_pixel(loss: str, config: Mapping[str, Any], *, published: bool) -> None:
+def warmup(steps: int, longest: int = WARMUP) -> int:
+    """Steps of warm-up of a training of so many."""
+    return min(longest, max(1, steps // 10))
+
+
+def refuse_one_class_a_pixel(loss: str, config: Mapping[str, Any], *, published: bool) -> None:
     """What only makes sense where every pixel has one class.
 
     Raises:

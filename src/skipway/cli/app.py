@@ -79,6 +79,10 @@ def train(
     ] = "default",
     as_json: Json = False,
     help_all: HelpAll = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(hidden=True, help="Run folder or plan.json to repeat: the same network, every number."),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."),
@@ -146,6 +150,7 @@ def train(
         supervision=supervision,
         options=parsed(settings or ()),
         seed=seed,
+        plan=None if plan is None else str(plan.resolve()),
     )
     trained = api.train_run(
         images,

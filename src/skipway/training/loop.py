@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -228,6 +228,7 @@ class _Training:
         ):
             reserved = self.hooks.reserved(self.average)
             progress.total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
+            self.run.write("plan", replace(self.plan, steps=progress.total).to_json())  # repeats with --plan
             facts = {"total": progress.total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
             self.hooks.event({"event": "planned", **facts})
 

@@ -19,6 +19,7 @@ from skipway.devices import fast_bf16
 from skipway.plan import Plan, Request, make_plan
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
+from skipway.training.repeat import read_plan, repeated
 
 FLAT = (
     "most volumes are one slice, which has no third axis to learn: save the slices of a volume as one "
@@ -124,22 +125,26 @@ def prepare(
         groups: A table of groups, or "none"; see `data.splits.split`.
         fold: Which part validates; see `data.splits.split`.
     """
+    fixed = None if request.plan is None else read_plan(Path(request.plan))
     divided = split(
         checked,
         val=val,
         reading=replace(reading or Reading(), task=checked.labels.task),
         groups=groups,
         fold=fold,
-        seed=request.seed,
+        seed=request.seed if fixed is None else fixed.seed,
     )
     if divided.train != divided.val:
         by_name = {pair.name: pair for pair in checked.pairs.pairs}
         leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
         divided = replace(divided, warnings=(*divided.warnings, *map(str, leaks)))
     described = fingerprint(checked, divided.train)
-    plan = make_plan(
-        request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
-    )
+    if fixed is None:
+        plan = make_plan(
+            request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
+        )
+    else:
+        plan = repeated(fixed, request, described, checked.labels)
     if plan.ndim == 3 and described.slices == 1:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
     normalisation = Normalisation(colour=(reading or Reading()).colour or "")
