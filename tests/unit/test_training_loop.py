@@ -19,6 +19,7 @@ from skipway.models import build
 from skipway.plan import Plan
 from skipway.runs import Run, read_tensors
 from skipway.training import loop
+from skipway.training.collapse import Collapse
 from skipway.training.loop import MAX_SKIPPED, Hooks, Validation, batch_number, fit
 from skipway.training.schedule import (
     MEASURED_STEPS,
@@ -83,6 +84,7 @@ class Fake:
                 "validate": self.validate,
                 "reserved": lambda average: 0.5,
                 "names": lambda indices: [f"cell{i}" for i in indices],
+                "collapse": Collapse(("dark", "bright")),
                 "event": self.events.append,
                 "stopped": lambda: self.stop_after is not None and self.steps[-1:] == [self.stop_after],
                 **change,

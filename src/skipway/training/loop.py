@@ -18,6 +18,7 @@ from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
+from skipway.training.collapse import Collapse
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
 from skipway.training.state import Parts, Progress, load_state, save_state
 from skipway.weights import save_model
@@ -49,7 +50,8 @@ class Hooks:
         validate: Scores the averaged net.
         reserved: Seconds to keep for all validations and the final evaluation, given the averaged net.
         names: Names of the images of a batch, for messages.
-        event: Told of every step, validation and rewind.
+        collapse: Looks at predictions of the training.
+        event: Told of every step, validation, rewind and collapse.
         stopped: Asked after every step whether to save and stop.
     """
 
@@ -57,6 +59,7 @@ class Hooks:
     validate: Callable[[SkipGraph], Validation]
     reserved: Callable[[SkipGraph], float]
     names: Callable[[Sequence[int]], Sequence[str]]
+    collapse: Collapse
     event: Callable[[Event], None]
     stopped: Callable[[], bool]
 
@@ -216,6 +219,8 @@ class _Training:
         if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), self.plan.clip)):
             return math.nan
         optimiser.step()
+        if text := self.hooks.collapse.look(self.progress.step + 1, outputs[-1], target):
+            self.hooks.event({"event": "warning", "text": text})
         return value.item()
 
     def _plan_steps(self) -> None:

@@ -23,6 +23,7 @@ from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.pretrained import load_pretrained
 from skipway.runs import Run
+from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
@@ -99,6 +100,7 @@ def run_training(
         validate=watch,
         reserved=lambda average: watch.reserved(average, len(prepared.val_volumes)),
         names=lambda indices: sorted({samples.name(index) for index in indices}),
+        collapse=Collapse(prepared.labels.names, prepared.labels.overlapping, prepared.labels.unknown),
         event=event,
         stopped=stopped,
     )
