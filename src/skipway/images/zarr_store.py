@@ -1,9 +1,13 @@
-"""Chunks of a Zarr folder, refused before they are unfolded where they say that they become more than a chunk.
+"""Chunks of a Zarr folder, refused where they would become more than a chunk.
 
-Blosc, Zstandard and LZ4 write the size at the beginning, and libraries take that much memory because it says so. Only
-imported where zarr is installed.
+Blosc, Zstandard and LZ4 write the size at the beginning, and libraries take that much memory because it says so. The
+other codecs state none; what they hold is unfolded once as far as the limit. Only imported where zarr is installed.
 """
 
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,13 @@ from .codecs import refused
 _METADATA = (".json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SPARE = 1 << 16
+_UNSTATED: tuple[tuple[str, bytes, Callable[[], Any]], ...] = (
+    ("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(31)),
+    ("zlib", b"\x78", zlib.decompressobj),
+    ("bz2", b"BZh", bz2.BZ2Decompressor),
+    ("lzma", b"\xfd7zXZ", lzma.LZMADecompressor),
+)
+"""Codec, how its data begin, and what unfolds them piece by piece."""
 
 
 class Guarded(WrapperStore[LocalStore]):
@@ -38,16 +49,17 @@ class Guarded(WrapperStore[LocalStore]):
         """The bytes of a key, as the store has them.
 
         Raises:
-            DataError: they say that they become more than a chunk.
+            DataError: they become more than a chunk, or say so.
         """
         value = await super().get(key, prototype, byte_range)
         if value is None or key.endswith(_METADATA):
             return value
-        size = claimed(value.to_bytes(), self._codecs)
+        data = value.to_bytes()
+        size = max(claimed(data, self._codecs), unfolded(data, self._codecs, self._limit))
         if size > self._limit:
             raise refused(
                 self._path,
-                f"a chunk {key} that says it holds {size} bytes",
+                f"a chunk {key} of {size} bytes or more",
                 f"at most {self._limit}",
                 "copy or save the folder again",
                 "F08",
@@ -67,6 +79,26 @@ def claimed(data: bytes, codecs: frozenset[str]) -> int:
     if "blosc" in codecs and len(data) >= 16 and whole:
         return int.from_bytes(data[4:8], "little")
     return int.from_bytes(data[:4], "little") if "lz4" in codecs else 0
+
+
+def unfolded(data: bytes, codecs: frozenset[str], limit: int) -> int:
+    """Bytes that squeezed data of no stated size become, counted no further than one beyond the limit.
+
+    >>> unfolded(zlib.compress(bytes(5000)), frozenset({"zlib"}), 100)
+    101
+    """
+    for codec, start, unpacker in _UNSTATED:
+        if codec in codecs and data.startswith(start):
+            size = 0
+            try:
+                while data and size <= limit:
+                    unpack = unpacker()
+                    size += len(unpack.decompress(data, limit + 1 - size))
+                    data = unpack.unused_data
+            except (zlib.error, OSError, lzma.LZMAError):
+                break  # damaged; reading says so
+            return size
+    return 0
 
 
 def _zstd(data: bytes) -> int:
