@@ -87,7 +87,11 @@ def main() -> None:
     for one in SETS:
         if not options.names or one.name in options.names:
             known[one.name] = measured(one, data, options.out / one.name.replace(", ", "-").replace(" ", "-"))
-    rows = {one.name: known[one.name] for one in SETS if one.name in known}
+            keep({one.name: known[one.name] for one in SETS if one.name in known}, figures)
+
+
+def keep(rows: Mapping[str, Mapping[str, Any]], figures: Path) -> None:
+    """Write the figures and the table of the page."""
     facts = {"steps": STEPS, "machine": common.machine("torch"), "sets": rows}
     figures.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     before, _, rest = PAGE.read_text().partition(BEGIN)
