@@ -127,6 +127,38 @@ def test_a_table_that_lies_with_the_data_is_read(tmp_path, make_pairs):
         assert find_groups(find_pairs(root)) is None
 
 
+def test_a_movie_cut_over_folders_of_sides_is_one_group(tmp_path, make_pairs):
+    names = [
+        f"{side}/{movie}_{k:03}"
+        for side, movie in (("train", "a1"), ("train", "b2"), ("val", "b2"))
+        for k in (1, 2)
+    ]
+    root = make_pairs(tmp_path / "d", 1)
+    image, mask = root / "images/a0.png", root / "masks/a0.png"
+    for name in names:
+        for source, kind in ((image, ""), (mask, "annot")):
+            side, _, stem = name.partition("/")
+            (root / f"{side}{kind}").mkdir(exist_ok=True)
+            (root / f"{side}{kind}/{stem}.png").write_bytes(source.read_bytes())
+    for kind in ("images", "masks"):
+        (root / kind / "a0.png").unlink()
+        (root / kind).rmdir()
+    found = find_groups(find_pairs(root))
+    assert found.members == {"a1": names[:2], "b2": names[2:]}
+
+
+def test_the_groups_of_a_table_of_pairs_are_its_own(tmp_path, make_pairs):
+    root = make_pairs(tmp_path / "d", 4)
+    rows = [f"images/a{k}.png,masks/a{k}.png,P{k // 2}" for k in range(4)]
+    (root / "pairs.csv").write_text("image,mask,Patient\n" + "\n".join(rows) + "\n")
+    (root / "a_old.csv").write_text("file,patient\n" + "".join(f"a{k}.png,x{k % 2}\n" for k in range(4)))
+    found = find_groups(find_pairs(root / "pairs.csv"))
+    assert (found.members, found.rule) == (
+        {"P0": ["images/a0", "images/a1"], "P1": ["images/a2", "images/a3"]},
+        "as the data set states",
+    )
+
+
 def test_a_table_that_leaves_images_out_is_refused(tmp_path, make_pairs, table, refused):
     """L05, with a clean twin above."""
     pairs = find_pairs(make_pairs(tmp_path / "d", 4))

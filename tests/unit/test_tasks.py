@@ -178,6 +178,18 @@ def test_classes_score_is_the_mean_dice_without_background_and_without_ignored_p
     assert task.score(mask, mask) == 1.0
 
 
+def test_a_first_class_with_a_name_of_its_own_counts_in_the_score():
+    mask = np.array([[0, 0, 1, 1]], np.uint8)
+    found = np.array([[0, 1, 1, 1]], np.uint8)
+    streets = Classes(LabelMap("classes", (0, 1), ("sky", "road")), (1.0, 1.0))
+    assert streets.score(found, mask) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert streets.score_name == "mean Dice of the classes"
+    for ground in ("Background", "class 0"):
+        cells = Classes(LabelMap("classes", (0, 1), (ground, "road")), (1.0, 1.0))
+        assert cells.score(found, mask) == pytest.approx(4 / 5)
+        assert cells.score_name == "mean Dice of the classes other than background"
+
+
 def test_a_class_that_occurs_nowhere_does_not_count():
     task = Classes(CELLS, (1.0, 1.0, 1.0))
     mask = np.array([[0, 128, 128, 0]], np.uint8)

@@ -15,7 +15,10 @@ def unequal(records: Sequence[FileRecord]) -> list[Problem]:
     problems = []
     channels = groups(records, lambda r: r.channels)
     if len(channels) > 1:
-        text = "; ".join(f"{n} channel{'s' if n != 1 else ''}: {some_of(g)}" for n, g in channels.items())
+        text = "; ".join(
+            f"{len(g)} with {n} channel{'s' if n != 1 else ''}, such as {shown(g[0].name)}"
+            for n, g in channels.items()
+        )
         problems.append(
             Problem(
                 f"images of different channels ({text})",

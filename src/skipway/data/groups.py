@@ -13,26 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skipway.data.layouts import Pair, Pairs, natural
+from skipway.data.layouts.pairs import GROUPINGS, SIDES
 from skipway.data.lists import by_pair, is_table, read_table, some, stem_of_pair
 from skipway.errors import DataError, Problem, SkipwayError
 from skipway.images import shown
-
-COLUMNS = (
-    *(
-        "group",
-        "patient",
-        "patient_id",
-        "subject",
-        "subject_id",
-        "donor",
-        "animal",
-        "slide",
-        "slide_id",
-        "case",
-    ),
-    *("case_id", "sequence", "movie", "video", "volume", "stack"),
-)
-"""Headings of the column of groups, best first."""
 
 NONE = "none"
 """What `--groups` takes to switch the guess off."""
@@ -109,11 +93,19 @@ def find_groups(pairs: Pairs, asked: str | Path | None = None) -> Groups | None:
     if asked is None and (told := beside(pairs)) is not None:
         return told
     stems = {pair.name: stem_of_pair(pair) for pair in pairs.pairs}
-    found = None if asked else guessed(sorted(set(stems.values()), key=natural))
+    bare = {stem: _without_side(stem) for stem in stems.values()}
+    found = None if asked else guessed(sorted(set(bare.values()), key=natural))
     if found is None:
         several = len(set(stems.values())) > 1 and len(stems) > len(set(stems.values()))
         return Groups(stems, "pages of one stack", certain=False) if several else None
-    return Groups({n: found.of[s] for n, s in stems.items()}, found.rule, found.certain, found.warnings)
+    of = {name: found.of[bare[stem]] for name, stem in stems.items()}
+    return Groups(of, found.rule, found.certain, found.warnings)
+
+
+def _without_side(stem: str) -> str:
+    """`train/a_01` as `a_01`: a movie that is cut over folders of sides is still one."""
+    folder, _, rest = stem.partition("/")
+    return rest if rest and folder.casefold() in SIDES else stem
 
 
 def from_table(pairs: Sequence[Pair], path: Path) -> Groups:
@@ -123,7 +115,7 @@ def from_table(pairs: Sequence[Pair], path: Path) -> Groups:
         DataError: it leaves images out, or says two things of one.
         UsageError: no such table.
     """
-    head, rows = read_table(path, "--groups").by_name(COLUMNS, "--groups")
+    head, rows = read_table(path, "--groups").by_name(GROUPINGS, "--groups")
     return _complete(pairs, by_pair(pairs, rows, path, head), f"{head} in {path.name}", shown(path))
 
 
@@ -137,7 +129,7 @@ def beside(pairs: Pairs) -> Groups | None:
     folders = dict.fromkeys((roots[0], roots[0].parent) if roots[0].parent == roots[1].parent else roots[:1])
     for path in sorted(file for folder in folders for file in folder.iterdir() if is_table(file)):
         with suppress(SkipwayError):
-            if read_table(path, "").head(COLUMNS) is not None:
+            if read_table(path, "").head(GROUPINGS) is not None:
                 found = from_table(pairs.pairs, path)
                 if 2 <= len(found.members) < len(found.of):
                     return found

@@ -15,6 +15,9 @@ from skipway.data.composites import MOST_SETS
 from skipway.data.values import MaskValues, coding_problems, regions
 from skipway.errors import DataError, Problem
 
+GROUNDS = frozenset(("background", "bg", "none", "nothing", "other", "others", "rest", "empty"))
+"""Names of a class 0 that is what is left over."""
+
 IGNORE = 255
 """Class index of pixels about which nothing is known; the loss and the scores leave them out."""
 
@@ -57,6 +60,12 @@ class LabelMap:
     def background(self) -> int:
         """The user's value of pixels without any class or object."""
         return 0 if self.overlapping else self.values[0]
+
+    @property
+    def grounded(self) -> bool:
+        """Whether class 0 is what is left over, not a class that somebody named, such as the sky of a street."""
+        first = self.names[0].casefold()
+        return not self.overlapping and (first in GROUNDS or first == f"class {self.values[0]}")
 
     @property
     def unknown(self) -> int:

@@ -258,7 +258,8 @@ def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
             )
         elif parted:
             warnings.append(
-                f"{len(parted)} of {len(groups.members)} groups ({groups.rule}) are on both sides, {shown(parted[0])} "
+                f"{len(parted)} of {len(groups.members)} groups ({groups.rule}) {'is' if len(parted) == 1 else 'are'} "
+                f"on both sides, {shown(parted[0])} "
                 "among them: images of one group are alike, so the score will be too good [L02]"
             )
     if chosen.train != chosen.val:

@@ -122,6 +122,10 @@ def examine_data(
     return replace(findings, seconds=time.perf_counter() - began)
 
 
+_CODE = re.compile(r" \[([A-Z]\d\d)\]")
+"""The code in a line that `train` prints as it is."""
+
+
 def _judged(found: Examined, divide: Callable[[Checked], Split], table: Path | str | None) -> Findings:
     odd = [Suspicion("A34" if "case" in note else "A13", note) for note in found.pairs.notes]
     odd += found.suspicions
@@ -137,7 +141,7 @@ def _judged(found: Examined, divide: Callable[[Checked], Split], table: Path | s
         except DataError as error:
             problems += error.problems
         else:
-            odd += [Suspicion(_code(text), text) for text in proposed.warnings]
+            odd += [Suspicion(_code(text), _CODE.sub("", text)) for text in proposed.warnings]
             odd += across(checked, proposed)
     return Findings(found.pairs, found.records, found.labels, groups, proposed, tuple(odd), tuple(problems))
 
@@ -151,7 +155,7 @@ def across(checked: Checked, proposed: Split) -> tuple[Suspicion, ...]:
 
 
 def _code(text: str) -> str:
-    if stated := re.search(r"\[([A-Z]\d\d)\]", text):
+    if stated := _CODE.search(text):
         return stated[1]
     if text.startswith("one image only"):
         return "A29"

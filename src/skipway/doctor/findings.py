@@ -197,7 +197,8 @@ def _page(found: Findings) -> Iterator[str]:
         yield f"{'split':<10} {train} train, {val} validate: {found.split.rule} [--val, --fold]"
     if found.deep is not None:
         yield f"{'deep':<10} {found.deep}"
-    yield f"{'warnings':<10} {len(found.suspicions) or 'none'}"
+    later = " so far; what needs all files to be readable is looked for when the refusals are mended"
+    yield f"{'warnings':<10} {len(found.suspicions) or 'none'}{later if found.problems else ''}"
     yield from (f"  {s.code:<4} {s.text}" for s in found.suspicions)
     verdict = "none: these data can train" if found.ok else f"{len(found.problems)}, to be mended first"
     yield f"{'refusals':<10} {verdict}"

@@ -27,7 +27,10 @@ class Classes:
     class_weights: tuple[float, ...]
     min_area: int = 0
 
-    score_name = "mean Dice of the classes other than background"
+    @property
+    def score_name(self) -> str:
+        """A background counts for nothing; a class 0 with a name of its own, such as sky, counts."""
+        return "mean Dice of the classes" + (" other than background" if self.labels.grounded else "")
 
     @property
     def outputs(self) -> int:
@@ -49,9 +52,9 @@ class Classes:
         return self.labels.decode(class_map)
 
     def score(self, decoded: NDArray[Any], mask: NDArray[Any]) -> float | None:
-        """Mean Dice over the classes other than background that occur in mask or prediction."""
+        """Mean Dice over the classes, other than a background, that occur in mask or prediction."""
         table = confusion(self._counted(mask), self._counted(decoded), self.outputs, ignore=self.outputs)
-        return mean_defined(one.dice for one in scores(table)[1:])[0]
+        return mean_defined(one.dice for one in scores(table)[self.labels.grounded :])[0]
 
     def _counted(self, mask: NDArray[Any]) -> NDArray[np.integer[Any]]:
         """Class indices, with the number of classes where nothing is annotated."""

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from skipway.data.folders import data_error, empty, files_in, images_in, is_there
 from skipway.data.layouts.matching import keyed
-from skipway.data.layouts.pairs import SIDES, Pairs, Reading, Stated, finished
+from skipway.data.layouts.pairs import GROUPINGS, SIDES, Pairs, Reading, Stated, finished
 from skipway.data.layouts.tables import rows_of
 from skipway.data.names import key_of
 from skipway.data.sources import Source
@@ -37,6 +37,7 @@ def table(images: Path, masks: Path | None, reading: Reading) -> Pairs:
     if not rows or not {"image", "mask"} <= rows[0].keys():
         columns = ", ".join(rows[0]) if rows else "no rows"
         raise data_error(f"columns {columns}", path, "image and mask", "correct its first line", "A33")
+    grouping = next((head for head in GROUPINGS if head in rows[0]), "group")
     starts = [path.parent, *([images] if images.is_dir() else [])]
     found: dict[str, Both] = {}
     groups: dict[str, str] = {}
@@ -60,7 +61,7 @@ def table(images: Path, masks: Path | None, reading: Reading) -> Pairs:
         if name in found:
             raise data_error(f"{row['image']} stands there twice", path, "once", "remove one row", "A08")
         found[name] = (Source(image, page), Source(mask, page))
-        groups |= {name: row["group"]} if row.get("group") else {}
+        groups |= {name: row[grouping]} if row.get(grouping) else {}
         sides |= {name: side} if side else {}
     _refuse_missing(missing, path, "A03")
     if sides and len(sides) < len(found):
@@ -68,7 +69,7 @@ def table(images: Path, masks: Path | None, reading: Reading) -> Pairs:
         raise data_error(
             f"no split for {', '.join(lonely)}", path, "train, val or test", "fill the column", "L05"
         )
-    said = [f"column {c}" for c, there in (("group", groups), ("split", sides)) if there]
+    said = [f"column {c}" for c, there in ((grouping, groups), ("split", sides)) if there]
     notes = [f"{held} rows of split test are left aside: evaluate on them"] if held else []
     rule = f"{path.name} lists {len(found)} pairs" + (f", {' and '.join(said)} read" if said else "")
     return finished(

@@ -12,6 +12,12 @@ from skipway.images import format_of
 DRAWN = ("objects", "coco", "labelme", "geojson")
 """Kinds of masks that are put together when they are opened, always of one page."""
 
+GROUPINGS = (
+    *("group", "patient", "patient_id", "subject", "subject_id", "donor", "animal", "slide", "slide_id"),
+    *("case", "case_id", "sequence", "movie", "video", "volume", "stack"),
+)
+"""Headings of a column of groups in tables, best first."""
+
 SIDES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
