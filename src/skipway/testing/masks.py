@@ -62,6 +62,16 @@ def _resaved(root: Path) -> None:
     through.unlink()
 
 
+def _smoothed(root: Path) -> None:
+    """One mask smaller and back, each time between its pixels."""
+    from PIL import Image
+
+    path = root / "masks/c2.png"
+    mask = Image.open(path).convert("L")
+    half = mask.resize((mask.width // 3, mask.height // 3), Image.Resampling.BILINEAR)
+    half.resize(mask.size, Image.Resampling.BILINEAR).save(path)
+
+
 def _seams(root: Path) -> None:
     """Where 1 meets 3, one pixel of 2, as interpolation and rounding leave it."""
     from scipy import ndimage
@@ -186,6 +196,7 @@ CASES: tuple[Case, ...] = (
         says=("c2.jpg", "JPEG"),
     ),
     case("E11", "through JPEG, then PNG", "E", _resaved, says=("c2.png", "JPEG")),
+    case("E11-smooth", "one mask resized smoothly", "E", _smoothed, says=("c2.png", "smeared")),
     case("E13", "a seam of 2 between 1 and 3", "W", _seams, _clean_classes, says=("value 2", "seam")),
     case(
         "E15",
