@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from skipway.data import alignment, duplicates
+from skipway.data import alignment, duplicates, strays
 from skipway.data.agreement import bulk
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
@@ -68,7 +68,8 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
         yield from _lacking(records, labels)
     else:
         yield from _inverted(whole, background)
-    yield from _rings(records, labels)
+    for code, text, holders in (*strays.seams(records, labels), *strays.specks(whole, labels)):
+        yield _named(code, text, holders)
     yield from near_copies(by_name, records)
     yield from _misplaced(by_name, records, labels.ignore)
 
@@ -183,7 +184,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _inverted(whole: Units, background: int) -> Iterator[Suspicion]:
     """Few masks whose background share is what the others have as foreground."""
-    if len(whole) < 5:
+    if len(whole) < strays.FEW:
         return
     shares = {name: _share(group, background) for name, group in whole.items()}
     usual = median(shares.values())
@@ -213,19 +214,6 @@ def _lacking(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspic
     ]
     if empty:
         yield Suspicion("E22", f"no mask holds {', '.join(empty)}: it cannot be learnt", ())
-
-
-def _rings(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
-    """Classes that are nowhere more than a seam: what smooth resizing makes between two others."""
-    for value in labels.values if labels.task == "classes" else ():
-        holders = [r for r in records if value in r.values.values]
-        if holders and all(value in r.rings for r in holders):
-            yield _named(
-                "E13",
-                f"value {value} is only a seam of one pixel between lower and higher values, as smooth resizing "
-                "of masks makes it",
-                holders,
-            )
 
 
 def near_copies(

@@ -44,14 +44,14 @@ class MaskValues:
     objects: tuple[int, ...] = field(default=(), repr=False)
     areas: tuple[float, ...] = ()
 
+    def count(self, value: int) -> int:
+        """Pixels with this value."""
+        return sum(c for v, c in zip(self.values, self.counts, strict=True) if v == value)
+
     def share(self, value: int) -> float:
         """Share of the pixels with this value, in [0, 1]."""
         total = sum(self.counts)
-        return (
-            sum(c for v, c in zip(self.values, self.counts, strict=True) if v == value) / total
-            if total
-            else 0.0
-        )
+        return self.count(value) / total if total else 0.0
 
 
 def summarise(
