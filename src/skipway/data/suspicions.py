@@ -14,6 +14,7 @@ from skipway.data.layouts import Pair
 from skipway.data.places import mixed_spacing
 from skipway.data.records import FileRecord, groups, some_of
 from skipway.data.sketch import Grey, sketch, step_of, thinned
+from skipway.errors import NAMED
 from skipway.images import shown
 
 T = TypeVar("T")
@@ -102,17 +103,20 @@ _NOTES = (
 
 
 def _reading(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
-    """Notes of the reading policy, one line for each kind of note."""
-    files: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    """Notes of the reading policy, one line for each kind of note; what they count is added up."""
+    files: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
     for record in records:
         for note in record.notes:
             file, _, text = note.partition(": ")
-            files[text].append((Path(file).name, record.name))
+            number, _, rest = text.partition(" ")
+            text, count = (f"# {rest}", int(number)) if number.isdecimal() else (text, 0)
+            files[text].append((Path(file).name, record.name, count))
     for text, seen in files.items():
-        more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+        more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
         code = next((code for words, code in _NOTES if words in text), "B00")
-        line = f"{', '.join(file for file, _ in seen[:3])}{more}: {text}"
-        yield Suspicion(code, line, tuple(name for _, name in seen))
+        said = text.replace("#", str(sum(count for *_, count in seen)), 1) if text.startswith("# ") else text
+        line = f"{', '.join(file for file, *_ in seen[:NAMED])}{more}: {said}"
+        yield Suspicion(code, line, tuple(name for _, name, _ in seen))
 
 
 def _sizes(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
