@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from skipway.data import alignment, duplicates, strays
+from skipway.data import alignment, backwards, duplicates, strays
 from skipway.data.agreement import bulk
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
@@ -268,6 +268,13 @@ def _misplaced(
 ) -> Iterator[Suspicion]:
     """Masks that do not lie on their images, by edges."""
     fits = {r.name: r.fit for r in records if r.fit is not None and r.name in pairs}
+    stacks = units(pairs, [r for r in records if r.name in fits])
+    behind = {name: group for name, group in stacks.items() if _backwards(group, pairs, ignore)}
+    if behind:
+        text = f"in {len(behind)} of {len(stacks)} stacks masks fit their images better in reversed order"
+        yield _whole("B03", text, behind)
+        held = {record.name for group in behind.values() for record in group}
+        fits = {name: seen for name, seen in fits.items() if name not in held}
     steps = {r.name: step_of(r.size) for r in records}
     for way, names in alignment.turned_wrong(fits).items():
         yield _list("B03", f"masks fit their images better {way}", names, len(records))
@@ -293,6 +300,14 @@ def _misplaced(
             "masks fit their own images no better than the other images: are they in the right order? "
             "`skipway check --deep` tries to learn them",
         )
+
+
+def _backwards(group: Sequence[FileRecord], pairs: Mapping[str, Pair], ignore: int | None) -> bool:
+    """Whether the masks of a stack lie in the opposite order of their images; one that fits well is not tried."""
+    own = [record.fit.here for record in group if record.fit is not None]
+    if len(own) < backwards.FEWEST or median(own) >= 0.5 * alignment.CLEAR:
+        return False
+    return backwards.reversed_better([pairs[record.name] for record in group], ignore)
 
 
 def _next_to(one: Pair, other: Pair) -> bool:
