@@ -3,8 +3,13 @@
 A message has four parts: what was found, where, what was expected, and what to type next.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+NAMED = 3
+"""Files of one fault that a message names."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,53 @@ class Problem:
         return f"{text}. Fix: {self.fix}" if self.fix else text
 
 
+_NUMBER = re.compile(r"(?<![^\s(])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\s,;:)])")
+_PAGE = re.compile(r" page \d+$")
+
+
+def folded(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """One problem for all that differ in the file only, or in more than `NAMED` files in numbers; for printing.
+
+    >>> print(*folded([Problem("NaN", f"masks/{name}.png", fix="mend it") for name in "abcde"]))
+    masks/a.png, b.png, c.png and 2 more: NaN. Fix: mend it
+    """
+    groups: dict[tuple[object, ...], list[Problem]] = {}
+    for problem in problems:
+        words = _NUMBER.sub("#", problem.found) if problem.where else problem.found
+        key = bool(problem.where), words, problem.expected, problem.fix, problem.code, problem.unsafe
+        groups.setdefault(key, []).append(problem)
+    lines: list[Problem] = []
+    for alike in groups.values():
+        same: dict[str, list[Problem]] = {}
+        for problem in alike:
+            same.setdefault(problem.found, []).append(problem)
+        lines += [_one(alike)] if len(alike) > NAMED else [_one(group) for group in same.values()]
+    return tuple(lines)
+
+
+def _one(alike: Sequence[Problem]) -> Problem:
+    """One line for problems that say the same, but for numbers: those of the first are given."""
+    first = alike[0]
+    if len(alike) == 1:
+        return first
+    files = list(dict.fromkeys(_PAGE.sub("", problem.where) for problem in alike))
+    found = first.found
+    if any(problem.found != found for problem in alike):
+        found += " in the first" if len(files) > 1 else " and others"
+    found += f" ({len(alike)} times)" if len(alike) > len(files) else ""
+    return replace(first, found=found, where=_listed(files))
+
+
+def _listed(files: Sequence[str]) -> str:
+    """The first names, without the folder where it is that of the first, and how many more."""
+    folder = PurePath(files[0]).parent
+    names = [str(path.name if path.parent == folder else path) for path in map(PurePath, files[1:NAMED])]
+    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+    return ", ".join([files[0], *names]) + more
+
+
 class SkipwayError(Exception):
-    """Base of every error a user can cause; carries all problems found at once."""
+    """Base of every error a user can cause; carries all problems found at once, and prints those alike as one."""
 
     exit_code = 1
 
@@ -44,12 +94,12 @@ class SkipwayError(Exception):
         self.problems: tuple[Problem, ...] = tuple(
             p if isinstance(p, Problem) else Problem(p) for p in problems
         )
-        super().__init__("\n".join(str(p) for p in self.problems))
+        super().__init__("\n".join(str(p) for p in folded(self.problems)))
 
     @property
     def lines(self) -> Sequence[str]:
         """The lines the command line prints, each starting with `skipway: error`."""
-        return [f"skipway: error{' ' + p.code if p.code else ''}: {p}" for p in self.problems]
+        return [f"skipway: error{' ' + p.code if p.code else ''}: {p}" for p in folded(self.problems)]
 
 
 class UsageError(SkipwayError):

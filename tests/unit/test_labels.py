@@ -121,6 +121,32 @@ def test_traces_of_jpeg_and_of_smoothing_are_refused(refused, tmp_path):
             infer(clean, damaged)
 
 
+def test_one_smoothed_mask_among_others_is_named_whatever_its_values(refused):
+    from PIL import Image
+
+    def smoothed(mask):  # outlines so dense that most pixels lie between two values
+        half = Image.fromarray(mask).resize((24, 24), Image.Resampling.BILINEAR)
+        return np.asarray(half.resize((64, 64), Image.Resampling.BILINEAR))
+
+    cells = np.kron(RNG.integers(0, 2, (16, 16)), np.ones((4, 4))).astype(np.uint8) * 255
+    for top in (255, 200):
+        clean = np.minimum(cells, top).astype(np.uint8)
+        with refused("m3.png", f"smeared between 0 and {top}", code="E11"):
+            infer(clean, clean, clean, smoothed(clean), clean)
+    grey = [smoothed(np.roll(cells, k, 0)) for k in range(5)]
+    with refused("different values", code="E27"):  # all of them hold too many
+        infer(
+            *(np.where(g > 0, g.astype(np.uint16) + 300 * k, 0) for k, g in enumerate(grey)), task="classes"
+        )
+
+
+def test_one_mask_of_more_classes_or_objects_is_not_smeared():
+    few = np.kron(RNG.integers(0, 3, (16, 16)), np.ones((4, 4), int)).astype(np.uint8)
+    many = np.kron(RNG.integers(0, 9, (16, 16)), np.ones((4, 4), int)).astype(np.uint8)
+    assert infer(few, few, few, many).values == tuple(range(9))
+    assert infer(discs(3), discs(2), discs(36), discs(3)).task == "objects"
+
+
 def test_object_ids_up_to_255_are_no_jpeg_traces():
     assert infer(discs(36, 200, np.uint8), discs(36, 1, np.uint8)).task == "objects"
 

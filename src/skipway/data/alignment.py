@@ -69,6 +69,12 @@ def edge_maps(grey: Grey, labels: Labels, ignore: int | None = None) -> tuple[Gr
     return maps if all(part.any() for part in maps) else None
 
 
+def score(edges: Grey, outline: Grey) -> float:
+    """How well maps of `edge_maps` agree where they lie, in units of the spread over all shifts."""
+    everywhere = fft.irfft2(fft.rfft2(edges) * np.conj(fft.rfft2(outline)), edges.shape)
+    return float(np.vdot(edges, outline)) / (float(everywhere.std()) or 1.0)
+
+
 def fit(grey: Grey, labels: Labels, step: int, ignore: int | None = None) -> Fit | None:
     """The fit of one pair.
 

@@ -326,10 +326,15 @@ def _classes(
     palette = next((m.palette for m in masks.values() if m.palette is not None), None)
     binary = len(found) == 2 and found[0] == 0
     names = tuple(
-        said.get(value, "background" if value == 0 else "foreground" if binary else f"class {value}")
+        said.get(value, "background" if value == 0 else "foreground" if binary else unnamed(value))
         for value in found
     )
     return LabelMap("classes", tuple(found), names, False, palette, ignore)
+
+
+def unnamed(value: int) -> str:
+    """What a class is called where nobody says."""
+    return f"class {value}"
 
 
 def _undeclared_ignore(

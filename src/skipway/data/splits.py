@@ -19,7 +19,7 @@ from skipway.data.layouts import Pair, Reading, find_pairs, natural
 from skipway.data.sequences import neighbours
 from skipway.data.sides import Chosen, by_file, by_sides, read_json
 from skipway.data.sources import Source
-from skipway.errors import DataError, Problem, UsageError
+from skipway.errors import NAMED, DataError, Problem, UsageError
 from skipway.images import shown
 
 
@@ -250,7 +250,7 @@ def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
         parted = sorted(sides[0] & sides[1], key=natural)
         alone = len(groups.members) == 1
         if parted and groups.certain and not alone:
-            raise DataError(*(_parted(result, group, chosen.listed) for group in parted[:8]))
+            raise DataError(_parted(result, parted, chosen.listed))
         if parted and alone and len(result.pairs) > 1:
             warnings.append(
                 f"all images are of one group, {shown(parted[0])} ({groups.rule}), which trains and validates: the "
@@ -267,10 +267,13 @@ def _grouped(result: Split, chosen: Chosen, groups: Groups | None) -> Split:
     return replace(result, warnings=tuple(warnings))
 
 
-def _parted(result: Split, group: str, listed: Path | None) -> Problem:
-    counts = [sum(result.groups.get(name) == group for name in side) for side in (result.train, result.val)]
+def _parted(result: Split, parted: Sequence[str], listed: Path | None) -> Problem:
+    counts = [sum(result.groups.get(name) in parted for name in side) for side in (result.train, result.val)]
+    more = f" and {len(parted) - NAMED} more" if len(parted) > NAMED else ""
+    verb = "is" if len(parted) == 1 else "are"
     return Problem(
-        f"{shown(group)} ({result.grouping}) is on both sides: {counts[0]} images train, {counts[1]} validate",
+        f"{', '.join(map(shown, parted[:NAMED]))}{more} ({result.grouping}) {verb} on both sides: "
+        f"{counts[0]} images train, {counts[1]} validate",
         "" if listed is None else shown(listed),
         "all images of a group on one side",
         "move them to one side, or --groups none if they have nothing to do with each other",

@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from skipway.data import alignment, duplicates
+from skipway.data import alignment, backwards, duplicates, strays
 from skipway.data.agreement import bulk
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
 from skipway.data.places import mixed_spacing
 from skipway.data.records import FileRecord, groups, some_of
 from skipway.data.sketch import Grey, sketch, step_of, thinned
+from skipway.errors import NAMED
 from skipway.images import shown
 
 T = TypeVar("T")
@@ -68,7 +69,8 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
         yield from _lacking(records, labels)
     else:
         yield from _inverted(whole, background)
-    yield from _rings(records, labels)
+    for code, text, holders in (*strays.seams(records, labels), *strays.specks(whole, labels)):
+        yield _named(code, text, holders)
     yield from near_copies(by_name, records)
     yield from _misplaced(by_name, records, labels.ignore)
 
@@ -101,17 +103,20 @@ _NOTES = (
 
 
 def _reading(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
-    """Notes of the reading policy, one line for each kind of note."""
-    files: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    """Notes of the reading policy, one line for each kind of note; what they count is added up."""
+    files: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
     for record in records:
         for note in record.notes:
             file, _, text = note.partition(": ")
-            files[text].append((Path(file).name, record.name))
+            number, _, rest = text.partition(" ")
+            text, count = (f"# {rest}", int(number)) if number.isdecimal() else (text, 0)
+            files[text].append((Path(file).name, record.name, count))
     for text, seen in files.items():
-        more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+        more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
         code = next((code for words, code in _NOTES if words in text), "B00")
-        line = f"{', '.join(file for file, _ in seen[:3])}{more}: {text}"
-        yield Suspicion(code, line, tuple(name for _, name in seen))
+        said = text.replace("#", str(sum(count for *_, count in seen)), 1) if text.startswith("# ") else text
+        line = f"{', '.join(file for file, *_ in seen[:NAMED])}{more}: {said}"
+        yield Suspicion(code, line, tuple(name for _, name, _ in seen))
 
 
 def _sizes(records: Sequence[FileRecord]) -> Iterator[Suspicion]:
@@ -183,7 +188,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _inverted(whole: Units, background: int) -> Iterator[Suspicion]:
     """Few masks whose background share is what the others have as foreground."""
-    if len(whole) < 5:
+    if len(whole) < strays.FEW:
         return
     shares = {name: _share(group, background) for name, group in whole.items()}
     usual = median(shares.values())
@@ -213,19 +218,6 @@ def _lacking(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspic
     ]
     if empty:
         yield Suspicion("E22", f"no mask holds {', '.join(empty)}: it cannot be learnt", ())
-
-
-def _rings(records: Sequence[FileRecord], labels: LabelMap) -> Iterator[Suspicion]:
-    """Classes that are nowhere more than a seam: what smooth resizing makes between two others."""
-    for value in labels.values if labels.task == "classes" else ():
-        holders = [r for r in records if value in r.values.values]
-        if holders and all(value in r.rings for r in holders):
-            yield _named(
-                "E13",
-                f"value {value} is only a seam of one pixel between lower and higher values, as smooth resizing "
-                "of masks makes it",
-                holders,
-            )
 
 
 def near_copies(
@@ -276,6 +268,13 @@ def _misplaced(
 ) -> Iterator[Suspicion]:
     """Masks that do not lie on their images, by edges."""
     fits = {r.name: r.fit for r in records if r.fit is not None and r.name in pairs}
+    stacks = units(pairs, [r for r in records if r.name in fits])
+    behind = {name: group for name, group in stacks.items() if _backwards(group, pairs, ignore)}
+    if behind:
+        text = f"in {len(behind)} of {len(stacks)} stacks masks fit their images better in reversed order"
+        yield _whole("B03", text, behind)
+        held = {record.name for group in behind.values() for record in group}
+        fits = {name: seen for name, seen in fits.items() if name not in held}
     steps = {r.name: step_of(r.size) for r in records}
     for way, names in alignment.turned_wrong(fits).items():
         yield _list("B03", f"masks fit their images better {way}", names, len(records))
@@ -301,6 +300,14 @@ def _misplaced(
             "masks fit their own images no better than the other images: are they in the right order? "
             "`skipway check --deep` tries to learn them",
         )
+
+
+def _backwards(group: Sequence[FileRecord], pairs: Mapping[str, Pair], ignore: int | None) -> bool:
+    """Whether the masks of a stack lie in the opposite order of their images; one that fits well is not tried."""
+    own = [record.fit.here for record in group if record.fit is not None]
+    if len(own) < backwards.FEWEST or median(own) >= 0.5 * alignment.CLEAR:
+        return False
+    return backwards.reversed_better([pairs[record.name] for record in group], ignore)
 
 
 def _next_to(one: Pair, other: Pair) -> bool:

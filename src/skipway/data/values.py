@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from skipway.errors import Problem
 
 _DARK, _BRIGHT = 32, 223
+
+_CROWD = 8
+"""Values that no other mask holds from which a mask is called smeared."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class MaskValues:
     objects: tuple[int, ...] = field(default=(), repr=False)
     areas: tuple[float, ...] = ()
 
+    def count(self, value: int) -> int:
+        """Pixels with this value."""
+        return sum(c for v, c in zip(self.values, self.counts, strict=True) if v == value)
+
     def share(self, value: int) -> float:
         """Share of the pixels with this value, in [0, 1]."""
         total = sum(self.counts)
-        return (
-            sum(c for v, c in zip(self.values, self.counts, strict=True) if v == value) / total
-            if total
-            else 0.0
-        )
+        return self.count(value) / total if total else 0.0
 
 
 def summarise(
@@ -158,6 +162,7 @@ def coding_problems(
         known: Values whose meaning is known: those of the label map that these masks must fit.
     """
     problems = []
+    smeared = {name for name, mask in masks.items() if _smeared(mask)} | _crowded(masks)
     for name, mask in masks.items():
         if mask.values[0] < 0 and (ignore is None or any(v < 0 and v != ignore for v in mask.values)):
             problems.append(
@@ -169,10 +174,10 @@ def coding_problems(
                     "E16",
                 )
             )
-        elif _smeared(mask):
+        elif name in smeared:
             problems.append(
                 Problem(
-                    f"{len(mask.values)} values smeared between 0 and 255",
+                    f"{len(mask.values)} values smeared between {mask.values[0]} and {mask.values[-1]}",
                     name,
                     "a few label values",
                     "the mask went through JPEG or smooth resizing: export it again, or threshold it",
@@ -197,6 +202,20 @@ def _smeared(mask: MaskValues) -> bool:
     white = share[-1] if values[-1] == 255 else 0.0
     smooth = len(values) >= 8 and values[0] == 0 and share[0] + white > 0.8 and white > 0.5 * (1 - share[0])
     return bool(jpeg or smooth)
+
+
+def _crowded(masks: Mapping[str, MaskValues]) -> set[str]:
+    """Few masks of many values, each in many places and in no other mask, where most masks hold a handful."""
+    usual = median(len(mask.values) for mask in masks.values()) if masks else 0
+    crowd = {
+        name: mask
+        for name, mask in masks.items()
+        if len(mask.values) > max(_CROWD, 2 * usual) and mask.regions > 2 * mask.ids  # no object numbers
+    }
+    if 2 * len(crowd) >= len(masks):
+        return set()
+    others = {value for name, mask in masks.items() if name not in crowd for value in mask.values}
+    return {name for name, mask in crowd.items() if len({*mask.values} - others) > max(_CROWD, 2 * usual)}
 
 
 def _mixed_binary(masks: Mapping[str, MaskValues], known: Collection[int | None]) -> list[Problem]:

@@ -54,6 +54,7 @@ CODES: Mapping[str, tuple[str, str]] = {
     "E07": ("a mask in colours; with R = G = B a warning", "save one number a pixel"),
     "E09": ("a mask in a format that changes values", "export it as PNG"),
     "E11": ("values smeared by JPEG or smooth resizing", "export the mask again, or threshold it"),
+    "E12": ("a value that one mask alone holds, in specks", "correct that mask, if it is no class"),
     "E13": ("a class that is only a seam between two others", "resize masks with nearest neighbour"),
     "E16": ("negative values", "`--ignore` if they mean not annotated"),
     "E18": ("255 beside small class values", "`--ignore 255` if it means not annotated"),

@@ -11,7 +11,7 @@ from skipway.data.layouts import Pairs
 from skipway.data.records import FileRecord
 from skipway.data.splits import Split
 from skipway.data.suspicions import Suspicion
-from skipway.errors import DataError, Problem, SecurityError, refusal
+from skipway.errors import DataError, Problem, SecurityError, folded, refusal
 
 ROWS = 40
 """Classes listed on the page."""
@@ -202,7 +202,7 @@ def _page(found: Findings) -> Iterator[str]:
     yield from (f"  {s.code:<4} {s.text}" for s in found.suspicions)
     verdict = "none: these data can train" if found.ok else f"{len(found.problems)}, to be mended first"
     yield f"{'refusals':<10} {verdict}"
-    yield from (f"  {p.code:<4} {p}" for p in found.problems)
+    yield from (f"  {p.code:<4} {p}" for p in folded(found.problems))
 
 
 def _task(labels: LabelMap) -> str:

@@ -12,7 +12,7 @@ from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
 from skipway.data.records import FileRecord
 from skipway.doctor.findings import Findings
-from skipway.errors import DataError
+from skipway.errors import DataError, folded
 from skipway.report import pictures
 from skipway.report.page import page_template
 from skipway.runs import replacing, utf8
@@ -59,6 +59,7 @@ def render(found: Findings, *, seed: int = 0) -> str:
     return str(
         template.render(
             found=found,
+            problems=folded(found.problems),
             text=str(found),
             swatches=swatches,
             shown=[case for case in shown if case is not None],

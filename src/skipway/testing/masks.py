@@ -62,6 +62,16 @@ def _resaved(root: Path) -> None:
     through.unlink()
 
 
+def _smoothed(root: Path) -> None:
+    """One mask smaller and back, each time between its pixels."""
+    from PIL import Image
+
+    path = root / "masks/c2.png"
+    mask = Image.open(path).convert("L")
+    half = mask.resize((mask.width // 3, mask.height // 3), Image.Resampling.BILINEAR)
+    half.resize(mask.size, Image.Resampling.BILINEAR).save(path)
+
+
 def _seams(root: Path) -> None:
     """Where 1 meets 3, one pixel of 2, as interpolation and rounding leave it."""
     from scipy import ndimage
@@ -71,6 +81,22 @@ def _seams(root: Path) -> None:
         core = ndimage.binary_erosion(mask == 3, np.ones((3, 3)))
         mask[(mask == 3) & ~core] = 2
         save(path, mask)
+
+
+def _seams_in_one(root: Path) -> None:
+    """A mask without class 1 gets one pixel of it around its discs; all others keep theirs."""
+    from scipy import ndimage
+
+    path = root / "masks/c2.png"
+    discs = load(path) == 3
+    save(path, np.where(discs, 3, ndimage.binary_dilation(discs)).astype(np.uint8))
+
+
+def _specks(mask: NDArray[Any]) -> NDArray[Any]:
+    """Three pixels of a value that is no class, in two places."""
+    changed = mask.copy()
+    changed[3, 5:7] = changed[40, 50] = 7
+    return changed
 
 
 def _clean_classes(root: Path, seed: int) -> None:
@@ -186,7 +212,17 @@ CASES: tuple[Case, ...] = (
         says=("c2.jpg", "JPEG"),
     ),
     case("E11", "through JPEG, then PNG", "E", _resaved, says=("c2.png", "JPEG")),
+    case("E11-smooth", "one mask resized smoothly", "E", _smoothed, says=("c2.png", "smeared")),
     case("E13", "a seam of 2 between 1 and 3", "W", _seams, _clean_classes, says=("value 2", "seam")),
+    case(
+        "E12",
+        "three pixels of 7 in one mask",
+        "W",
+        masks(_specks, "c2.png"),
+        classes,
+        says=("value 7 is in 1 of 6 masks, 3 pixels: a stray value?: c2",),
+    ),
+    case("E13-one", "a seam of 1 in one mask", "W", _seams_in_one, _clean_classes, says=("in 1 of 6", "c2")),
     case(
         "E15",
         "numbers up to 2^31 - 1",

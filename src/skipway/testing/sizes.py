@@ -24,6 +24,25 @@ def _all_masks(change: Any) -> Any:
     return spoil
 
 
+def _stacks(root: Path, seed: int) -> None:
+    """Three stacks of 24 slices through balls, whose sections change from slice to slice."""
+    for k in range(3):
+        rng = np.random.default_rng([seed, k])
+        at = np.moveaxis(np.mgrid[:24, :48, :64], 0, -1)
+        mask = np.zeros((24, 48, 64), np.uint8)
+        for _ in range(30):
+            centre, radius = rng.uniform((0, 0, 0), (24, 48, 64)), rng.uniform(3, 6)
+            mask[((at - centre) ** 2).sum(axis=-1) < radius**2] = 255
+        slices = np.stack([picture(rng, section) for section in mask])
+        save(root / f"images/s{k}.tif", slices, metadata={"axes": "ZYX"})
+        save(root / f"masks/s{k}.tif", mask, metadata={"axes": "ZYX"})
+
+
+def _behind(root: Path) -> None:
+    path = root / "masks/s1.tif"
+    save(path, load(path)[::-1].copy(), metadata={"axes": "ZYX"})
+
+
 def _sized(*sizes: tuple[int, int]) -> Any:
     """Other pairs of these sizes beside the clean ones."""
 
@@ -144,6 +163,14 @@ CASES: tuple[Case, ...] = (
         _all_masks(lambda a: a[:, ::-1]),
         square,
         says=("mirrored left to right",),
+    ),
+    case(
+        "B03-slices",
+        "the slices of a mask reversed",
+        "W",
+        _behind,
+        _stacks,
+        says=("1 of 3", "reversed", "s1"),
     ),
     case(
         "B03-transposed",
