@@ -33,6 +33,7 @@ def evaluate(
     labels: LabelMap | None = None,
     kinds: Collection[str] | None = None,
     reading: Reading | None = None,
+    partly: bool = False,
 ) -> Evaluation:
     """Score predicted masks against true ones.
 
@@ -47,13 +48,14 @@ def evaluate(
             without any the values of the truth are the classes.
         kinds: Some of `classes`, `objects`, `em`, to overrule the choice.
         reading: How the folder of truths is laid out, where that must be said.
+        partly: Score the truths that have a prediction, and say how many of all they are.
 
     Returns:
         Scores of each image and their means, with the conventions; `.to_json()`, `.table()`, `.worst()`.
 
     Raises:
-        DataError: truths without prediction, other sizes, values that cannot be the same classes, or a
-            damaged label map beside the predictions.
+        DataError: truths without prediction (unless `partly`), other sizes, values that cannot be the same
+            classes, or a damaged label map beside the predictions.
         UsageError: a path that does not exist, or scores that do not fit the masks.
     """
     labels = written_labels(Path(pred)) if labels is None else labels
@@ -62,7 +64,7 @@ def evaluate(
         reading = replace(reading, task=labels.task)
     overlapping = labels is not None and labels.overlapping
     names = labels.names if labels and overlapping else ()
-    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names)
+    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names, partly=partly)
     if labels is not None and overlapping:
         _refuse_kinds(kinds)
         return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)
