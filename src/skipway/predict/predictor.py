@@ -1,6 +1,6 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import seen
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
@@ -33,6 +34,7 @@ class Predictor:
         normalisation: How pixels become what the network sees.
         device: Where it runs.
         name: Where it came from, for messages.
+        known: The images that it was trained on.
     """
 
     model: SkipGraph
@@ -40,6 +42,7 @@ class Predictor:
     normalisation: Normalisation
     device: torch.device
     name: str
+    known: Known = field(default_factory=Known)
 
     @property
     def ndim(self) -> int:
@@ -62,7 +65,8 @@ class Predictor:
         labels = LabelMap.from_json(run.read("labels"))
         task = make_task(labels, plan.class_weights, plan.min_area)
         normalisation = Normalisation.from_json(run.read("normalisation"))
-        return cls(load_model(run, where), task, normalisation, where, str(path))
+        known = Known.of(run, normalisation.colour)
+        return cls(load_model(run, where), task, normalisation, where, str(path), known)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
