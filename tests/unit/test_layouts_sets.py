@@ -343,7 +343,8 @@ def test_folders_of_masks_with_a_word_behind(put, refused):
     assert [pair.name for pair in found.pairs] == ["a"]
     assert "1 images without mask are left aside: b.png" in found.notes
     put(**{"labels_silver/a.png": PICTURE})
-    with refused("labels_gold, labels_silver", code="A09"):
+    typed = f"such as: skipway train {root / 'images'} {root / 'labels_gold'} -o run"
+    with refused("labels_gold, labels_silver", typed, code="A09"):
         find_pairs(root)
 
 

@@ -133,6 +133,10 @@ class Predictor:
         if image.channels != wanted:
             expected = f"{wanted}, as {self.name} was trained on"
             fix = "give images like those that trained"
+            if wanted == 1 and _is_grey(image):
+                convert = f'Image.open("{image.path.name}").convert("L").save("{image.path.stem}.png")'
+                how = f" (Pillow: {convert})" if image.dtype == np.uint8 else ""
+                fix = f"it is grey stored as RGB: save it with one channel{how}"
             if {wanted, image.channels} == set(CHANNELS.values()):
                 fix += "; a run of `skipway train --colour grey` or rgb reads both kinds"
             found = f"{image.channels} channel{'s' if image.channels > 1 else ''}"
@@ -179,6 +183,11 @@ class Predictor:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
         every = range(image.pages)
         return (every,) if self.ndim == 3 else tuple(every[page : page + 1] for page in every)
+
+
+def _is_grey(image: ImageFile) -> bool:
+    """Whether all three channels of the first page are the same, as WebP and JPEG may keep a grey image."""
+    return image.channels == 3 and all(bool((band == band[:1]).all()) for _, band in image.bands(0))
 
 
 def channels_first(array: NDArray[Any], channels: int, ndim: int = 2) -> NDArray[Any]:

@@ -147,7 +147,7 @@ def render(report: ReportInput) -> str:
         charts=_charts(report),
         box=curves,
         cases=[_shown(case) for case in report.cases],
-        legend=pictures.legend(objects),
+        legend=pictures.legend(objects, any(case.sets for case in report.cases)),
         swatch={}
         if objects
         else {label.index: pictures.label_colour(label.index) for label in report.labels},
@@ -229,16 +229,18 @@ def _shown(case: Case) -> _Shown:
             _Panel("errors", pictures.data_uri(marked[window], photo=True)),
         ),
         size=(width, height),
-        summary=_in_words(kind, case.objects),
+        summary=_in_words(kind, case),
     )
 
 
-def _in_words(kind: np.ndarray, objects: bool) -> str:
+def _in_words(kind: np.ndarray, case: Case) -> str:
     counts = np.bincount(kind.ravel(), minlength=len(pictures.KINDS) + 1)[1:]
     if not counts.any():
         return "nothing to find, nothing found"
     shares = 100 * counts / counts.sum()
-    wrong = "merged, split or misshapen" if objects else "of the wrong class"
+    if case.sets:
+        return f"of all pixels that truth or prediction give a class, {shares[0]:.0f} % have exactly the right ones"
+    wrong = "merged, split or misshapen" if case.objects else "of the wrong class"
     return (
         f"of all pixels that truth or prediction call foreground, {shares[0]:.0f} % right, "
         f"{shares[1]:.0f} % missed, {shares[2]:.0f} % false alarm, {shares[3]:.0f} % {wrong}"
