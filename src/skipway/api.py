@@ -281,7 +281,7 @@ def train_run(
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
-            facts = {**lines, "command": command_of(run)}
+            facts = {**lines, "command": command_of(run, device)}
             validate_run(
                 run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
             )

@@ -217,6 +217,25 @@ def test_a_run_without_a_colour_still_refuses_the_other_kind_and_names_the_flag(
     assert "--colour grey" in err
 
 
+@pytest.mark.parametrize("grey", [True, False])
+def test_grey_stored_as_rgb_is_named_so_with_the_way_to_convert_it(tmp_path, grey):
+    data = draw(tmp_path / "data")
+    assert skipway("train", data / "images", data / "masks", "-o", tmp_path / "run", *WORDS)[0] == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 1), np.uint8).repeat(3, axis=2)
+    pixels[7, 5, 2] ^= not grey  # one pixel of a colour
+    Image.fromarray(pixels).save(tmp_path / "new.webp", lossless=True)
+    words = ("predict", tmp_path / "run", tmp_path / "new.webp", "-o", tmp_path / "out", "--device", "cpu")
+    code, _, err = skipway(*words)
+    assert code == 3
+    assert ("it is grey stored as RGB" in err) == grey
+    assert "--colour grey" in err
+    if grey:  # what it says works, and loses nothing
+        assert '(Pillow: Image.open("new.webp").convert("L").save("new.png"))' in err
+        Image.open(tmp_path / "new.webp").convert("L").save(tmp_path / "new.png")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "new.png")), pixels[..., 0])
+        assert skipway(*words[:2], tmp_path / "new.png", *words[3:])[0] == 0
+
+
 def test_a_stop_and_a_start_give_the_bytes_of_a_run_without(mixed, tmp_path):
     class Stop(Exception):
         pass

@@ -184,6 +184,28 @@ def test_truths_without_prediction_are_all_listed(folders):
     assert "Fix:" in str(caught.value)
 
 
+def test_partly_scores_the_truths_that_have_a_prediction_and_counts_the_rest(folders):
+    right, wrong = [[0, 1], [1, 1]], [[0, 1], [0, 1]]
+    sides = folders(a=(wrong, right), b=(None, right), c=(None, right))
+    with pytest.raises(DataError, match="--partly"):
+        evaluate(*sides)
+    found = evaluate(*sides, partly=True)
+    assert [image.name for image in found.images] == ["a"]
+    assert found.to_json()["classes"]["1"]["dice"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    said = "1 of 3 truths have a prediction; the others are not scored"
+    assert found.to_json()["warnings"] == [said]
+    assert f"warning: {said}" in found.table()
+
+
+def test_partly_refuses_where_no_truth_has_a_prediction_and_is_silent_where_all_have(folders):
+    sides = folders(a=([[0, 1]], [[0, 1]]))
+    assert evaluate(*sides, partly=True).warnings == ()
+    (sides[0] / "a.png").rename(sides[0] / "x.png")
+    with pytest.raises(DataError, match="1 of 1 truths have no prediction: a") as caught:
+        evaluate(*sides, partly=True)
+    assert "--partly" not in str(caught.value)
+
+
 def test_predictions_without_truth_are_a_warning(folders):
     ones = np.eye(4)
     found = evaluate(*folders(a=(ones, ones), x=(ones, None)))

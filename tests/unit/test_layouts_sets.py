@@ -74,6 +74,26 @@ def test_one_mask_an_object_becomes_numbers_in_natural_order(put):
     assert str(inspect(found).labels).startswith("objects")
 
 
+def test_the_image_of_a_case_may_lie_beside_its_masks(put, refused):
+    files = {
+        "c1/image.png": PICTURE,
+        "c1/masks/cell_1.png": box(0, 0, 2, 2),
+        "c1/masks/cell_2.png": box(3, 3, 5, 6),
+        "c2/image.png": PICTURE,
+        "c2/masks/cell_1.png": box(1, 1, 3, 3),
+    }
+    root = put(**files)
+    found = find_pairs(root)
+    assert found.rule == "one folder per case, one mask file per object: 2 cases, 3 objects"
+    mask = masks_of(found)["c1"]
+    assert (mask[0, 0], mask[3, 3], mask[5, 0]) == (1, 2, 0)
+    assert [name for name, _ in find_images(root)] == ["c1", "c2"]
+    assert inspect(found).warnings == inspect(find_pairs(root, reading=Reading(layout="objects"))).warnings
+    put(**{"c2/other.png": PICTURE})
+    with refused("2 images and 1 masks", code="A03"):
+        find_pairs(root, reading=Reading(layout="objects"))
+
+
 def test_overlapping_objects_are_counted_and_the_later_wins(put):
     found = find_pairs(cases(put, **{"c2/masks/r.png": box(2, 2, 4, 4)}))
     assert masks_of(found)["c2"][2, 2] == 2
@@ -323,7 +343,8 @@ def test_folders_of_masks_with_a_word_behind(put, refused):
     assert [pair.name for pair in found.pairs] == ["a"]
     assert "1 images without mask are left aside: b.png" in found.notes
     put(**{"labels_silver/a.png": PICTURE})
-    with refused("labels_gold, labels_silver", code="A09"):
+    typed = f"such as: skipway train {root / 'images'} {root / 'labels_gold'} -o run"
+    with refused("labels_gold, labels_silver", typed, code="A09"):
         find_pairs(root)
 
 

@@ -1,5 +1,6 @@
 """`skipway prune`: what a level is worth and costs, and a run folder that holds just that level."""
 
+import html
 import json
 import shlex
 from copy import deepcopy
@@ -166,8 +167,10 @@ def test_the_command_in_a_report_is_the_command_that_was_typed(words, data, tmp_
         "train", data / "images", data / "masks", "-o", tmp_path / "run", "--device", "cpu", *options, *words
     )
     assert code == 0, err
-    again = shlex.split(command_of(Run.open(tmp_path / "run")))
+    again = shlex.split(command_of(Run.open(tmp_path / "run"), "cpu"))
     assert again[:2] == ["skipway", "train"]
     code, _, err = skipway(*again[1:])
     assert code == 0, err
     assert "finished already" in err
+    assert again[-2:] == ["--device", "cpu"]
+    assert shlex.join(again) in html.unescape((tmp_path / "run/report.html").read_text())

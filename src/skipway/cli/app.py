@@ -296,6 +296,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="classes, objects or em; may be repeated.  [default: read from the masks]"),
     ] = None,
+    partly: Annotated[
+        bool,
+        typer.Option("--partly", help="Score the truths that have a prediction, though others have none."),
+    ] = False,
     help_all: HelpAll = False,
     layout: options.LayoutName = None,
 ) -> None:
@@ -304,7 +308,7 @@ def evaluate(
     from skipway.evaluation import evaluate as evaluate_folders
 
     kinds = None if not score else frozenset(score)
-    found = evaluate_folders(pred, truth, kinds=kinds, reading=Reading(layout=layout))
+    found = evaluate_folders(pred, truth, kinds=kinds, reading=Reading(layout=layout), partly=partly)
     if str(json_file) == "-":
         _print_json(found.to_json())
         return

@@ -15,6 +15,7 @@ import numpy as np
 from skipway.data import exchanged
 from skipway.data.agreement import copied_masks, unequal
 from skipway.data.alignment import fit
+from skipway.data.hashes import PixelHash
 from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
 from skipway.data.nodata import stated_ignore, unlike_others
@@ -282,7 +283,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
 
 def _measure(image: ImageFile, page: int) -> _Seen:
     """Hash, range and finiteness of one page, band by band."""
-    digest = hashlib.sha256(repr((image.size, image.channels, str(image.dtype))).encode())
+    digest = PixelHash(image)
     low = np.full(image.channels, np.inf)
     high = np.full(image.channels, -np.inf)
     total, broken, first = 0.0, 0, None
@@ -290,7 +291,7 @@ def _measure(image: ImageFile, page: int) -> _Seen:
     levels: set[float] = set()
     for rows, band in image.bands(page):
         small.add(band)
-        digest.update(np.ascontiguousarray(np.moveaxis(band, 0, -1)).data)  # row by row, whatever the band
+        digest.add(band)
         if band.dtype.kind == "f":
             strange = ~np.isfinite(band).all(axis=0)
             if strange.any():
@@ -307,7 +308,7 @@ def _measure(image: ImageFile, page: int) -> _Seen:
     constant = int(np.count_nonzero(low == high))
     pixels = image.channels * image.size[0] * image.size[1]
     return _Seen(
-        digest.hexdigest(),
+        digest.hex(),
         float(low.min()),
         float(high.max()),
         total / pixels,

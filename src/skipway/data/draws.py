@@ -55,7 +55,7 @@ class Fold:
         fold = cls(int(found[1]), int(found[2])) if found else None
         if fold is None or not 1 <= fold.number <= fold.of or fold.of < 2:
             raise UsageError(
-                Problem(f"found {text!r}", "--fold", "which of how many parts validates", "--fold 1/5")
+                Problem(f"found {text!r}", "--fold", "K/N with K from 1 to N, such as 2/5", "--fold 2/5")
             )
         return fold
 

@@ -115,8 +115,8 @@ def _look(images: Sequence[Source], masks: Sequence[Source]) -> bool:
 
 def refusal(images: Path, masks: Path) -> Problem:
     """What to say of it."""
-    right = shlex.join(["skipway", "train", str(masks), str(images)])
-    fix = f"did you swap the folders? type: {right} …" if images != masks else "exchange images and masks"
+    right = shlex.join(["skipway", "train", str(masks), str(images), "-o", "run"])
+    fix = f"did you swap the folders? type: {right}" if images != masks else "exchange images and masks"
     return Problem(
         "the images look like masks, and the masks like photographs",
         f"{shown(images)}, {shown(masks)}" if images != masks else shown(images),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,9 +38,9 @@ def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
     masks = _mask_folders(inside)
     if images and masks and len(images) + len(masks) > 2:
         found = f"more than one folder of a kind: {some([*images, *masks])}"
-        raise data_error(
-            found, root, "one image and one mask folder", "name both folders in the command", "A09"
-        )
+        typed = shlex.join(["skipway", "train", str(images[0]), str(masks[0]), "-o", "run"])
+        fix = f"name the two, such as: {typed}"
+        raise data_error(found, root, "one image and one mask folder", fix, "A09")
     if images and masks:
         return images[0], masks[0]
     if beside and not masks and root.resolve().name.casefold() in IMAGE_FOLDERS:

@@ -29,6 +29,10 @@ UNKNOWN = -1
 """What `IGNORE` is where classes overlap: 255 is a set of eight of them there."""
 
 
+TRAINED = "trained"
+"""Key beside the label map in the `labels.json` of predictions: names of those whose images trained the network."""
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """What the values of the user's masks mean.

@@ -277,13 +277,13 @@ def _misplaced(
         fits = {name: seen for name, seen in fits.items() if name not in held}
     steps = {r.name: step_of(r.size) for r in records}
     for way, names in alignment.turned_wrong(fits).items():
-        yield _list("B03", f"masks fit their images better {way}", names, len(records))
+        yield _list("B03", f"masks {_better(len(names))} {way}", names, len(records))
     away = alignment.shifted_away(fits, steps)
     if away:
         down, right = (round(median(shift[axis] for shift in away.values())) for axis in (0, 1))
         move = f"about {abs(down)} px {'down' if down > 0 else 'up'} and {abs(right)} px "
         move += "to the right" if right > 0 else "to the left"
-        yield _list("B03", f"masks fit their images better {move}", list(away), len(records))
+        yield _list("B03", f"masks {_better(len(away))} {move}", list(away), len(records))
     lost = [name for name, seen in fits.items() if seen.here < 0.5 * alignment.CLEAR and name not in away]
     if lost and (median(seen.here for seen in fits.values()) >= alignment.CLEAR or len(lost) > 5):
         swaps = _table(pairs, lost, ignore, alignment.exchanged)
@@ -308,6 +308,10 @@ def _backwards(group: Sequence[FileRecord], pairs: Mapping[str, Pair], ignore: i
     if len(own) < backwards.FEWEST or median(own) >= 0.5 * alignment.CLEAR:
         return False
     return backwards.reversed_better([pairs[record.name] for record in group], ignore)
+
+
+def _better(count: int) -> str:
+    return "fits its image better" if count == 1 else "fit their images better"
 
 
 def _next_to(one: Pair, other: Pair) -> bool:

@@ -229,9 +229,10 @@ def _mixed_binary(masks: Mapping[str, MaskValues], known: Collection[int | None]
         return []
     return [
         Problem(
-            f"{{0, 1}} in {len(ones)} masks ({_some(ones)}) and {{0, 255}} in {len(full)} ({_some(full)})",
+            f"{{0, 1}} in {len(ones)} mask{'s' if len(ones) > 1 else ''} ({_some(ones)}) "
+            f"and {{0, 255}} in {len(full)} ({_some(full)})",
             expected="one coding for all masks",
-            fix="multiply the first group by 255",
+            fix="multiply the masks of 0 and 1 by 255",
             code="E01",
         )
     ]

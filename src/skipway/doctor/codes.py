@@ -6,7 +6,10 @@ CODES: Mapping[str, tuple[str, str]] = {
     "A01": ("no image in the folder", "name the folder that holds the images"),
     "A02": ("no mask in the folder", "name the folder that holds the masks"),
     "A03": ("names without partner", "add the missing files, or move the others out"),
-    "A04": ("truths without a prediction of their name", "predict these images too, or move the truths away"),
+    "A04": (
+        "truths without a prediction of their name",
+        "predict these too, or score the others with `--partly`",
+    ),
     "A05": ("no name has a partner", "name two folders whose names agree"),
     "A08": ("two files of one name", "remove or rename one"),
     "A09": ("marks or folders that could mean two things", "name the masks, or their mark with `--suffix`"),

@@ -179,7 +179,7 @@ def _label_rows(labels: LabelMap, records: Sequence[FileRecord]) -> Iterator[Lab
 def _page(found: Findings) -> Iterator[str]:
     pairs = found.pairs
     if pairs is not None:
-        yield f"{'found':<10} {len(pairs.pairs)} pairs of {pairs.images_root} and {pairs.masks_root}"
+        yield f"{'found':<10} {len(pairs.pairs)} pairs {pairs.where}"
         yield f"{'paired':<10} {pairs.rule}"
         for kind in found.kinds:
             low, high = ("×".join(map(str, size)) for size in (kind.smallest, kind.largest))

@@ -65,7 +65,12 @@ def _read(source: Source, index: int) -> NDArray[Any]:
 
 
 def pair_pages(
-    prediction: Path, truth: Path, reading: Reading | None = None, names: Sequence[str] = ()
+    prediction: Path,
+    truth: Path,
+    reading: Reading | None = None,
+    names: Sequence[str] = (),
+    *,
+    partly: bool = False,
 ) -> tuple[tuple[Page, ...], tuple[str, ...]]:
     """Pairs predictions with truths by exact stem; a single file on each side needs no common name.
 
@@ -74,12 +79,14 @@ def pair_pages(
         truth: Folder or file; of a folder that holds a data set, its masks.
         reading: How the folder of truths is read.
         names: Classes that overlap, where they do; both sides may have a folder for each.
+        partly: Leave truths without prediction aside, as long as one has a prediction.
 
     Returns:
-        Pages in natural order of their names, and warnings about predictions that have no truth.
+        Pages in natural order of their names, and warnings about files of either side that have no partner.
 
     Raises:
-        DataError: truths without prediction, or other sizes or page counts; all of them in one error.
+        DataError: truths without prediction (with `partly`: none with one), or other sizes or page counts; all
+            of them in one error.
         UsageError: a path that does not exist.
     """
     predictions, probabilities = _listing(prediction, _sets(prediction, names) or list_files(prediction))
@@ -89,19 +96,22 @@ def pair_pages(
         predictions = dict(zip([name], predictions.values(), strict=True))
         probabilities = dict(zip([name], probabilities.values(), strict=False))
     missing = sorted(truths.keys() - predictions.keys(), key=natural)
-    if missing:
+    some = f"{len(truths) - len(missing)} of {len(truths)} truths have a prediction"
+    both = len(missing) < len(truths)
+    if missing and not (partly and both):
         raise DataError(
             Problem(
                 f"{len(missing)} of {len(truths)} truths have no prediction: {_some(missing)}",
                 shown(prediction),
                 "a prediction of the same name for every truth",
-                "predict these images too, or move their truths out of the folder",
+                "predict these images too" + (", or score the others alone with --partly" if both else ""),
                 "A04",
             )
         )
     extra = sorted(predictions.keys() - truths.keys(), key=natural)
-    warnings = (f"{len(extra)} predictions without a truth are not scored: {_some(extra)}",) if extra else ()
-    names = sorted(truths, key=natural)
+    warnings = [f"{len(extra)} predictions without a truth are not scored: {_some(extra)}"] if extra else []
+    warnings += [f"{some}; the others are not scored"] if missing else []
+    names = sorted(truths.keys() & predictions.keys(), key=natural)
     paired = [Page(name, predictions[name], truths[name], 0, probabilities.get(name)) for name in names]
     counts: list[int] = []
     problems: list[Problem] = []
@@ -112,7 +122,7 @@ def pair_pages(
     if problems:
         raise DataError(*problems)
     pages = [one for page, count in zip(paired, counts, strict=True) for one in _unfold(page, count)]
-    return tuple(pages), warnings
+    return tuple(pages), tuple(warnings)
 
 
 def _sets(path: Path, names: Sequence[str]) -> tuple[tuple[str, Source], ...]:

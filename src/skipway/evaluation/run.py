@@ -1,7 +1,8 @@
 """`evaluate`: from two folders to scores."""
 
 import json
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.data.labels import LabelMap
+from skipway.data.labels import TRAINED, LabelMap
 from skipway.data.layouts import Reading
 from skipway.errors import DataError, Problem, UsageError
 from skipway.evaluation.conventions import conventions
@@ -33,6 +34,7 @@ def evaluate(
     labels: LabelMap | None = None,
     kinds: Collection[str] | None = None,
     reading: Reading | None = None,
+    partly: bool = False,
 ) -> Evaluation:
     """Score predicted masks against true ones.
 
@@ -47,13 +49,14 @@ def evaluate(
             without any the values of the truth are the classes.
         kinds: Some of `classes`, `objects`, `em`, to overrule the choice.
         reading: How the folder of truths is laid out, where that must be said.
+        partly: Score the truths that have a prediction, and say how many of all they are.
 
     Returns:
         Scores of each image and their means, with the conventions; `.to_json()`, `.table()`, `.worst()`.
 
     Raises:
-        DataError: truths without prediction, other sizes, values that cannot be the same classes, or a
-            damaged label map beside the predictions.
+        DataError: truths without prediction (unless `partly`), other sizes, values that cannot be the same
+            classes, or a damaged label map beside the predictions.
         UsageError: a path that does not exist, or scores that do not fit the masks.
     """
     labels = written_labels(Path(pred)) if labels is None else labels
@@ -62,7 +65,8 @@ def evaluate(
         reading = replace(reading, task=labels.task)
     overlapping = labels is not None and labels.overlapping
     names = labels.names if labels and overlapping else ()
-    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names)
+    pages, warnings = pair_pages(Path(pred), Path(truth), reading, names, partly=partly)
+    warnings = (*warnings, *_not_new(Path(pred), pages))
     if labels is not None and overlapping:
         _refuse_kinds(kinds)
         return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)
@@ -93,14 +97,31 @@ def written_labels(pred: Path) -> LabelMap | None:
     Raises:
         DataError: it is damaged.
     """
-    path = (pred if pred.is_dir() else pred.parent) / LABELS
+    path = _labels_file(pred)
     if not path.is_file():
         return None
     try:
-        return LabelMap.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, OSError, DataError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return LabelMap.from_json({key: value[key] for key in value if key != TRAINED})
+    except (ValueError, TypeError, OSError, DataError) as error:
         expected, fix = "a label map as `predict` writes it", "predict again, or take the file away"
         raise DataError(Problem("a damaged label map", shown(path), expected, fix, "E01")) from error
+
+
+def _labels_file(pred: Path) -> Path:
+    return (pred if pred.is_dir() else pred.parent) / LABELS
+
+
+def _not_new(pred: Path, pages: Sequence[Page]) -> tuple[str, ...]:
+    """A warning about pages whose images trained the network that predicted them, as `predict` noted it."""
+    try:
+        found = json.loads(_labels_file(pred).read_text(encoding="utf-8")).get(TRAINED, ())
+        trained = {unicodedata.normalize("NFC", str(name)) for name in found}
+    except (OSError, ValueError, TypeError, AttributeError):  # no note, or a label map of another make
+        return ()
+    count = sum(bool(trained & {page.name, page.name.rpartition("#")[0]}) for page in pages)
+    text = f"{count} of {len(pages)} images trained the network that predicted them"
+    return (f"{text}: their score says nothing about new ones",) if count else ()
 
 
 def score_page(page: Page, scheme: Scheme) -> ImageScores:

@@ -5,7 +5,14 @@ Plain functions on numpy arrays. A score that has no value (0/0, an empty image 
 `docs/metrics.md`.
 """
 
-from skipway.metrics.baseline import by_rule, otsu_mask, otsu_polarity, otsu_threshold, simplest_rule
+from skipway.metrics.baseline import (
+    by_rule,
+    class_sides,
+    otsu_mask,
+    otsu_polarity,
+    otsu_threshold,
+    simplest_rule,
+)
 from skipway.metrics.membranes import MembraneScores, membrane_scores, segments, thin, v_info, v_rand
 from skipway.metrics.objects import (
     AP_THRESHOLDS,
@@ -31,6 +38,7 @@ __all__ = [
     "PixelScores",
     "average_precision",
     "by_rule",
+    "class_sides",
     "components",
     "confusion",
     "det",

@@ -1,6 +1,6 @@
 """The simple method every network has to beat: a global threshold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -128,6 +128,47 @@ def simplest_rule(
         mean_defined(_dice(mask, by_rule(image, rule)) for image, mask in pairs)[0] or 0.0 for rule in rules
     ]
     return rules[int(np.argmax(means))]
+
+
+def class_sides(tables: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
+    """What to call the dark and the bright side of Otsu's threshold, of several classes that exclude each other.
+
+    All pairs are tried, those of one class on both sides among them; the best is that with the highest mean over
+    the images of the mean Dice over the classes other than background that occur in truth or prediction.
+
+    Args:
+        tables: Of each image the pixels of each class on the dark and on the bright side, (2, K); class 0 is
+            background.
+
+    Returns:
+        Class of the dark side and of the bright side; the first of equals.
+
+    >>> class_sides([np.array([[8, 0, 2], [0, 3, 1]])])  # 2 where it is dark, 1 where it is bright
+    (2, 1)
+    >>> class_sides([np.array([[1, 9, 0], [0, 9, 1]])])
+    (1, 1)
+    """
+    means = [_dice_of_sides(table) for table in tables]
+    known = np.sum([~np.isnan(mean) for mean in means], axis=0)
+    total = np.sum([np.nan_to_num(mean) for mean in means], axis=0)
+    best = int(np.argmax(total / np.maximum(known, 1)))
+    dark, bright = divmod(best, tables[0].shape[1])
+    return dark, bright
+
+
+def _dice_of_sides(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean Dice of one image for each class of the dark side (row) and of the bright side (column); NaN without any."""
+    truth, sides = table.sum(axis=0), table.sum(axis=1)
+    front = np.arange(len(truth)) > 0  # background is not averaged
+    dark, bright = (2 * table[k] / np.maximum(sides[k] + truth, 1) * front for k in (0, 1))
+    false = [front & (truth == 0) & (side > 0) for side in sides]  # predicted classes that are not there
+    total = dark[:, None] + bright[None, :]
+    count = np.count_nonzero(truth[1:]) + false[0][:, None].astype(int) + false[1][None, :]
+    one = np.diag_indices(len(truth))  # one class on both sides
+    total[one] = 2 * truth / np.maximum(sides.sum() + truth, 1) * front
+    count[one] = np.count_nonzero(truth[1:]) + (front & (truth == 0) & (sides.sum() > 0))
+    found: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
 
 
 def by_rule(image: NDArray[Any], rule: Literal["everywhere", "bright", "dark"]) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ from skipway.images import (
 )
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
+from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
@@ -82,11 +83,13 @@ class Summary:
         written: The masks, in the order of the images; where classes overlap that of the first class.
         failed: What was wrong with each image that has none.
         certificate: That of the image with the largest difference; None when nothing was predicted.
+        trained: How many of the images that were predicted trained the network.
     """
 
     written: tuple[Path, ...]
     failed: tuple[SkipwayError, ...]
     certificate: Certificate | None
+    trained: int = 0
 
     @property
     def error(self) -> SkipwayError:
@@ -96,9 +99,12 @@ class Summary:
         return refusal(*problems) if unsafe else type(self.failed[0])(*problems)
 
     def __str__(self) -> str:
-        """How many, and the certificate."""
+        """How many, how many of them are not new, and the certificate."""
         total = len(self.written) + len(self.failed)
         lines = [f"{len(self.written)} of {total} images predicted"]
+        if self.trained:
+            found = f"{self.trained} of {len(self.written)} images trained this network"
+            lines.append(f"{found}: their score says nothing about new ones")
         if self.certificate is not None:
             lines.append(str(self.certificate))
         return "\n".join(lines)
@@ -108,6 +114,7 @@ class Summary:
 class _Job:
     """One image and the files that come of it."""
 
+    name: str
     source: Source
     masks: tuple[Path, ...]
     probabilities: Path | None
@@ -141,7 +148,10 @@ def predict_files(
     predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options, predictor.task.labels)
     _make_folders(jobs)
-    write_json(output / LABELS, _meaning(predictor.task.labels, options).to_json())
+    meaning = _meaning(predictor.task.labels, options).to_json()
+    names = [job.name for job in jobs]
+    write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, ())})
+    trained: list[str] = []
     written: list[Path] = []
     failed: list[SkipwayError] = []
     worst: Certificate | None = None
@@ -155,6 +165,7 @@ def predict_files(
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
             written.append(mask)
+            trained += [job.name] if predictor.known.has(job.source) else []
             worst = certificate if worst is None else max(worst, certificate, key=_rank)
             event(
                 {
@@ -167,10 +178,10 @@ def predict_files(
             )
             continue
         event({"event": "warning", "text": str(failed[-1])})
-    summary = Summary(tuple(written), tuple(failed), worst)
-    event(
-        {"event": "finished", "written": len(written), "failed": len(failed), "certificate": str(worst or "")}
-    )
+    write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
+    summary = Summary(tuple(written), tuple(failed), worst, len(trained))
+    counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
+    event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
 
 
@@ -209,7 +220,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         file = Path(f"{name}{labels_suffix(source.path)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
         probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
-        jobs.append(_Job(source, masks, probable if options.probabilities else None))
+        jobs.append(_Job(name, source, masks, probable if options.probabilities else None))
     sources = {file.resolve() for job in jobs for file in job.source.files}
     owner: dict[Path, Source] = {}
     for job in jobs:

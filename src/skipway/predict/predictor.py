@@ -1,6 +1,6 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import seen
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
@@ -33,6 +34,7 @@ class Predictor:
         normalisation: How pixels become what the network sees.
         device: Where it runs.
         name: Where it came from, for messages.
+        known: The images that it was trained on.
     """
 
     model: SkipGraph
@@ -40,6 +42,7 @@ class Predictor:
     normalisation: Normalisation
     device: torch.device
     name: str
+    known: Known = field(default_factory=Known)
 
     @property
     def ndim(self) -> int:
@@ -62,7 +65,8 @@ class Predictor:
         labels = LabelMap.from_json(run.read("labels"))
         task = make_task(labels, plan.class_weights, plan.min_area)
         normalisation = Normalisation.from_json(run.read("normalisation"))
-        return cls(load_model(run, where), task, normalisation, where, str(path))
+        known = Known.of(run, normalisation.colour)
+        return cls(load_model(run, where), task, normalisation, where, str(path), known)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -129,6 +133,10 @@ class Predictor:
         if image.channels != wanted:
             expected = f"{wanted}, as {self.name} was trained on"
             fix = "give images like those that trained"
+            if wanted == 1 and _is_grey(image):
+                convert = f'Image.open("{image.path.name}").convert("L").save("{image.path.stem}.png")'
+                how = f" (Pillow: {convert})" if image.dtype == np.uint8 else ""
+                fix = f"it is grey stored as RGB: save it with one channel{how}"
             if {wanted, image.channels} == set(CHANNELS.values()):
                 fix += "; a run of `skipway train --colour grey` or rgb reads both kinds"
             found = f"{image.channels} channel{'s' if image.channels > 1 else ''}"
@@ -175,6 +183,11 @@ class Predictor:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
         every = range(image.pages)
         return (every,) if self.ndim == 3 else tuple(every[page : page + 1] for page in every)
+
+
+def _is_grey(image: ImageFile) -> bool:
+    """Whether all three channels of the first page are the same, as WebP and JPEG may keep a grey image."""
+    return image.channels == 3 and all(bool((band == band[:1]).all()) for _, band in image.bands(0))
 
 
 def channels_first(array: NDArray[Any], channels: int, ndim: int = 2) -> NDArray[Any]:

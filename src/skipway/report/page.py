@@ -63,11 +63,13 @@ class Baseline:
         name: Such as `Otsu threshold`.
         evaluation: Its JSON of `evaluate`.
         score: Its value of the score that the curve shows, or None.
+        short: What to call it after it was named once; empty for `name`.
     """
 
     name: str
     evaluation: Mapping[str, Any]
     score: float | None = None
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,24 +130,24 @@ def render(report: ReportInput) -> str:
     """The page as text. Every name in it is escaped; a policy in its head forbids scripts and the network."""
     template = page_template(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     baseline = report.baseline.evaluation if report.baseline else None
+    short = (report.baseline.short or report.baseline.name) if report.baseline else ""
     background = next((str(label.value) for label in report.labels if label.index == 0), "0")
     names = {str(label.value): label.name for label in report.labels}
     objects = any(case.objects for case in report.cases)
     return template.render(
         report=report,
         baseline_name=report.baseline.name if report.baseline else "",
+        baseline_short=short,
         n=report.validation.get("n", len(report.split.val)),
         warnings=[*report.warnings, *report.validation.get("warnings", ())],
         convention=_convention(report.validation.get("convention", "")),
         figures=scores.headline(report.validation, baseline, background),
-        tables=scores.summary_tables(
-            report.validation, baseline, report.baseline.name if report.baseline else "", names
-        ),
+        tables=scores.summary_tables(report.validation, baseline, short, names),
         image_table=scores.image_table(report.validation, background),
         charts=_charts(report),
         box=curves,
         cases=[_shown(case) for case in report.cases],
-        legend=pictures.legend(objects),
+        legend=pictures.legend(objects, any(case.sets for case in report.cases)),
         swatch={}
         if objects
         else {label.index: pictures.label_colour(label.index) for label in report.labels},
@@ -172,7 +174,7 @@ def _charts(report: ReportInput) -> list[curves.Chart]:
     lines = [curves.Line("validation", score)]
     if score and report.baseline and report.baseline.score is not None:
         level = ((0.0, report.baseline.score), (score[-1][0], report.baseline.score))
-        lines.append(curves.Line(report.baseline.name, level, "level"))
+        lines.append(curves.Line(report.baseline.short or report.baseline.name, level, "level"))
     loss = [
         curves.Line("training", columns.get("loss", ())),
         curves.Line("validation", columns.get("val_loss", ()), "second"),
@@ -227,16 +229,18 @@ def _shown(case: Case) -> _Shown:
             _Panel("errors", pictures.data_uri(marked[window], photo=True)),
         ),
         size=(width, height),
-        summary=_in_words(kind, case.objects),
+        summary=_in_words(kind, case),
     )
 
 
-def _in_words(kind: np.ndarray, objects: bool) -> str:
+def _in_words(kind: np.ndarray, case: Case) -> str:
     counts = np.bincount(kind.ravel(), minlength=len(pictures.KINDS) + 1)[1:]
     if not counts.any():
         return "nothing to find, nothing found"
     shares = 100 * counts / counts.sum()
-    wrong = "merged, split or misshapen" if objects else "of the wrong class"
+    if case.sets:
+        return f"of all pixels that truth or prediction give a class, {shares[0]:.0f} % have exactly the right ones"
+    wrong = "merged, split or misshapen" if case.objects else "of the wrong class"
     return (
         f"of all pixels that truth or prediction call foreground, {shares[0]:.0f} % right, "
         f"{shares[1]:.0f} % missed, {shares[2]:.0f} % false alarm, {shares[3]:.0f} % {wrong}"

@@ -207,10 +207,18 @@ def error_overlay(
     return calm
 
 
-def legend(objects: bool) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+def legend(objects: bool, sets: bool = False) -> tuple[tuple[str, tuple[int, int, int]], ...]:
     """What each colour of `error_overlay` says, in the order of the values of `errors` from 1 on."""
     mixed = "merged, split or misshapen" if objects else "wrong class"
-    return tuple(zip(("right (outline)", "missed", "false alarm", mixed), KINDS, strict=True))
+    words = ("right (outline)", "missed", "false alarm", mixed)
+    if sets:  # a pixel may be right in one of its classes and wrong in another
+        words = (
+            "all classes right (outline)",
+            "no class found",
+            "a class where none is",
+            "not all classes right",
+        )
+    return tuple(zip(words, KINDS, strict=True))
 
 
 def follow(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The end of a training: predict the validation images, score them beside a baseline, write the report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
 from skipway.evaluation.sets import NONE
 from skipway.images import write_labels
-from skipway.metrics.baseline import by_rule, otsu_mask, otsu_polarity, simplest_rule
+from skipway.metrics.baseline import by_rule, class_sides, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
@@ -58,9 +59,9 @@ def validate_run(
     """
     folder = run.path / "validation"
     evaluation, score, scored = _scored(prepared, _predictions(folder, prepared, predictor, event))
-    method, class_map = _simplest(prepared)
-    baseline, simple_score, _ = _scored(prepared, _baseline(prepared, class_map))
-    figures = {"score": score, "scored": scored, "baseline": simple_score, "baseline_name": method}
+    rule = _simplest(prepared)
+    baseline, simple_score, _ = _scored(prepared, _baseline(prepared, rule.class_map))
+    figures = {"score": score, "scored": scored, "baseline": simple_score, "baseline_name": rule.name}
     run.write("evaluation", {"evaluation": evaluation.to_json(), **figures})
     split = prepared.split
     page = ReportInput(
@@ -75,7 +76,7 @@ def validate_run(
         split=SplitFacts(split.train, split.val, split.rule),
         versions=versions,
         command=facts["command"],
-        baseline=Baseline(method, baseline.to_json(), simple_score),
+        baseline=Baseline(rule.name, baseline.to_json(), simple_score, rule.short),
         warnings=warnings,
     )
     write_report(run.path / "report.html", page)
@@ -145,11 +146,20 @@ def _kept(folder: Path, pair: Pair, labels: LabelMap) -> NDArray[Any]:
         return file.read()[0]
 
 
-def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.integer[Any]]]]:
-    """The simplest method by name: Otsu's threshold for two classes, the commonest class for more.
+@dataclass(frozen=True)
+class _Rule:
+    """The simplest method: in full, in short, and what it makes of an image."""
 
-    Which side of the threshold is the foreground is decided on training images. Of overlapping classes each
-    has its own simplest rule.
+    name: str
+    short: str
+    class_map: Callable[[Pair], NDArray[np.integer[Any]]]
+
+
+def _simplest(prepared: Prepared) -> _Rule:
+    """Otsu's threshold, with a class on either side, or one class everywhere.
+
+    Which it is and which class lies on which side is decided on training images, never on those that validate.
+    Of overlapping classes each has its own simplest rule.
     """
     if prepared.labels.overlapping:
         return _simplest_sets(prepared)
@@ -158,17 +168,33 @@ def _simplest(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.inte
         side = otsu_polarity(
             [_pixels(pair) for pair in judges], [_foreground(prepared, pair) for pair in judges]
         )
-        return f"Otsu threshold, {side} side", lambda pair: otsu_mask(_pixels(pair), foreground=side).astype(
-            np.uint8
-        )
-    commonest = int(np.argmax(prepared.fingerprint.class_shares))
-    return (
-        f"everything {prepared.labels.names[commonest]}",
-        lambda pair: np.full(read_mask(pair).shape, commonest, np.uint8),
-    )
+        name = f"Otsu threshold, {side} side"
+        return _Rule(name, name, lambda pair: otsu_mask(_pixels(pair), foreground=side).astype(np.uint8))
+    return _simplest_classes(prepared)
 
 
-def _simplest_sets(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np.integer[Any]]]]:
+def _simplest_classes(prepared: Prepared) -> _Rule:
+    """One class on each side of Otsu's threshold, or one everywhere, whichever suits the training images best."""
+    labels = prepared.labels
+    classes = len(labels.values)
+
+    def table(pair: Pair) -> NDArray[np.int64]:
+        """Pixels of each class on the dark and on the bright side."""
+        truth, bright = labels.encode(read_mask(pair)), otsu_mask(_pixels(pair))
+        sides = [truth[side & (truth != labels.unknown)] for side in (~bright, bright)]
+        return np.stack([np.bincount(side, minlength=classes) for side in sides])
+
+    dark, bright = class_sides([table(pair) for pair in prepared.split.train_pairs[:JUDGES]])
+
+    def class_map(pair: Pair) -> NDArray[np.integer[Any]]:
+        return np.where(otsu_mask(_pixels(pair)), np.uint8(bright), np.uint8(dark))
+
+    one = f"everything {labels.names[dark]}"
+    two = f"Otsu threshold ({labels.names[bright]} bright, {labels.names[dark]} dark)"
+    return _Rule(one, one, class_map) if dark == bright else _Rule(two, "Otsu threshold", class_map)
+
+
+def _simplest_sets(prepared: Prepared) -> _Rule:
     """Each class everywhere, or on one side of Otsu's threshold, whichever suits the training images best."""
     labels, judges = prepared.labels, prepared.split.train_pairs[:JUDGES]
     images = [_pixels(pair) for pair in judges]
@@ -183,7 +209,7 @@ def _simplest_sets(prepared: Prepared) -> tuple[str, Callable[[Pair], NDArray[np
 
     said = {"everywhere": "everywhere", "bright": "Otsu bright", "dark": "Otsu dark"}
     listed = ", ".join(f"{name} {said[rule]}" for name, rule in zip(labels.names, rules, strict=True))
-    return f"the simplest rule of each class ({listed})", sets
+    return _Rule(f"the simplest rule of each class ({listed})", "simplest rules", sets)
 
 
 def _pixels(pair: Pair) -> NDArray[Any]:

@@ -127,8 +127,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def command_of(run: Run) -> str:
-    """What to type to repeat the run."""
+def command_of(run: Run, device: str | None = None) -> str:
+    """What to type to repeat the run.
+
+    Args:
+        run: The run.
+        device: Where to, as the user named it; it is none of what makes two commands the same.
+    """
     asked = run.read("run")["asked"]
     masks = [asked["masks"]] if asked["masks"] else []
     words = ["skipway", "train", asked["images"], *masks, "-o", str(run.path)]
@@ -142,4 +147,5 @@ def command_of(run: Run) -> str:
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
             words += [FLAGS.get(name, f"--{name}"), f"{value:g}s" if name == "seconds" else str(value)]
+    words += ["--device", device] if device else []
     return shlex.join(words)

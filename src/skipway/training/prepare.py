@@ -176,8 +176,7 @@ def described(
     trained = "" if plan.pretrained is None else f", encoder trained before: {plan.pretrained}"
     eta = f" on all outputs, {plan.supervision} weights" if plan.config.get("supervised") else ""
     return {
-        "data": f"{len(checked.records)} pairs of {checked.pairs.images_root} and {checked.pairs.masks_root}: "
-        f"{checked.pairs.rule}",
+        "data": f"{len(checked.records)} pairs {checked.pairs.where}: {checked.pairs.rule}",
         "images": f"{kinds}, {sizes} pixels" + (" [--colour]" if prepared.normalisation.colour else ""),
         **_volumes(prepared),
         "labels": f"{prepared.labels} [--task]",

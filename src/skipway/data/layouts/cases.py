@@ -64,7 +64,7 @@ def objects(root: Path, masks: Path | None, reading: Reading) -> Pairs:
         raise DataError(*problems)
     if not found:
         raise data_error(
-            "no folders that hold images/ and masks/", root, "one for each case", "check the path", "A01"
+            "no folders that hold an image and masks/", root, "one for each case", "check the path", "A01"
         )
     other = [folder for folder in subfolders(root) if folder.name not in found]
     notes = [f"folders without images and masks are left aside: {some(other)}"] if other else []
@@ -74,7 +74,7 @@ def objects(root: Path, masks: Path | None, reading: Reading) -> Pairs:
 
 
 def _cases(root: Path) -> dict[Path, tuple[Path, Path]]:
-    """Folders with the folder of images and of masks in each."""
+    """Folders with the folder of images and of masks in each; that of images may be the folder itself."""
     found = {}
     for case in subfolders(root):
         inside = subfolders(case)
@@ -82,6 +82,8 @@ def _cases(root: Path) -> dict[Path, tuple[Path, Path]]:
         labels = [folder for folder in inside if folder.name.casefold() in MASK_FOLDERS]
         if len(images) == len(labels) == 1:
             found[case] = (images[0], labels[0])
+        elif not images and len(labels) == 1 and images_in(case):
+            found[case] = (case, labels[0])  # the image lies beside its masks
     return found
 
 

@@ -115,7 +115,7 @@ def refuse_unmatched(
                 Problem(
                     f"{len(lonely)} of {len(files)} {what}s without {other}: {names}",
                     shown(root),
-                    f"a {other} for every {what} ({rule})",
+                    f"{'an image' if other == 'image' else 'a mask'} for every {what} ({rule})",
                     f"add the {other}s, or move these {what}s out of the folder{'' if all_of_them else remedy}",
                     "A05" if all_of_them else "A03",
                 )

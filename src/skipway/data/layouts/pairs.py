@@ -109,6 +109,13 @@ class Pairs:
     stated: Stated = field(default_factory=Stated)
     unannotated: tuple[tuple[str, Source], ...] = ()
 
+    @property
+    def where(self) -> str:
+        """Where they lie, for people."""
+        if self.images_root == self.masks_root:
+            return f"in {self.images_root}"
+        return f"of {self.images_root} and {self.masks_root}"
+
 
 @dataclass(frozen=True)
 class Reading:
