@@ -153,7 +153,7 @@ def test_jpeg_masks_and_mixed_codings(tmp_path, make_pairs, save, refused):
     make_pairs(tmp_path)
     mask = np.asarray(Image.open(tmp_path / "masks/a1.png"))
     save(tmp_path / "masks/a1.png", mask // 255)
-    with refused("{0, 1} in 1 masks", "masks/a1.png", "{0, 255} in 3", code="E01"):
+    with refused("{0, 1} in 1 mask ", "masks/a1.png", "{0, 255} in 3", code="E01"):
         inspect(find_pairs(tmp_path))
     (tmp_path / "masks/a1.png").unlink()
     Image.fromarray(mask).save(tmp_path / "masks/a1.jpg")

@@ -39,7 +39,7 @@ def twins(root: Path, *, beside: bool = True) -> tuple[Path, Path] | None:
     if images and masks and len(images) + len(masks) > 2:
         found = f"more than one folder of a kind: {some([*images, *masks])}"
         typed = shlex.join(["skipway", "train", str(images[0]), str(masks[0]), "-o", "run"])
-        fix = f"name the two, such as: {typed}"
+        fix = f"name both folders, such as: {typed}"
         raise data_error(found, root, "one image and one mask folder", fix, "A09")
     if images and masks:
         return images[0], masks[0]
