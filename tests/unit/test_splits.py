@@ -159,7 +159,7 @@ def test_masks_of_a_validation_folder_must_agree_with_each_other(tmp_path, make_
     mask[2:5, 3:9], mask[7:9, 3:9] = 255, 255
     made = validation(save, tmp_path / "v", [mask, mask // 255, mask])
     training = make_pairs(tmp_path / "d", 4)
-    with refused("{0, 1} in 1 masks", "a1.png", code="E01"):
+    with refused("{0, 1} in 1 mask ", "a1.png", code="E01"):
         split(checked(training, task="objects"), val=made)
     save(made / "masks/a1.png", mask)
     assert len(split(checked(training, task="objects"), val=made).val) == 3

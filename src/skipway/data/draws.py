@@ -13,6 +13,7 @@ from skipway.data.check import Checked, FileRecord
 from skipway.data.groups import Groups
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import natural
+from skipway.data.sequences import FRAME_WORD
 from skipway.data.sides import Chosen
 from skipway.data.strata import EVEN, Unit, divide, lot
 from skipway.errors import DataError, Problem, UsageError
@@ -138,20 +139,27 @@ def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Fold | N
 
 
 def is_series(names: Sequence[str]) -> bool:
-    """Whether names differ in one number alone, which counts with few gaps: frames, slices, or a plain list.
+    """Whether names differ in one number alone, which counts with few gaps, or frames or slices with any.
 
     >>> is_series(["a1", "a2", "a10"]), is_series(["a3f", "b99c"]), is_series(["7", "397133", "580001"])
     (True, False, False)
+    >>> is_series(["01_t001", "01_t049", "01_t112"])
+    True
     """
     parts = [re.split(r"(\d+)", name) for name in names]
     if len({len(part) for part in parts}) != 1:
         return False
-    differ = [column for column in zip(*parts, strict=True) if len(set(column)) > 1]
-    if len(differ) != 1 or not all(text.isdecimal() for text in differ[0]):
+    columns = list(zip(*parts, strict=True))
+    differ = [place for place, column in enumerate(columns) if len(set(column)) > 1]
+    if len(differ) != 1 or not all(text.isdecimal() for text in columns[differ[0]]):
         return False
-    numbers = sorted({int(text) for text in differ[0]})
+    numbers = sorted({int(text) for text in columns[differ[0]]})
+    if len(numbers) < len(names):
+        return False
+    if FRAME_WORD.search(columns[differ[0] - 1][0]):
+        return True
     step = math.gcd(*(b - a for a, b in pairwise(numbers)))
-    return len(numbers) == len(names) and (numbers[-1] - numbers[0]) // max(step, 1) < 4 * len(names)
+    return (numbers[-1] - numbers[0]) // max(step, 1) < 4 * len(names)
 
 
 def units_of(checked: Checked, groups: Groups | None, seed: int) -> tuple[Unit, ...]:

@@ -7,9 +7,12 @@ from itertools import pairwise
 
 from skipway.data.layouts import Pair
 
-_FRAME = re.compile(
-    r"(?P<id>.*?(?:^|[_\-. /]))(?:frame|slice|time|plane|page|t|f|z)[_\-]?(?P<number>\d+)", re.I
-)
+_WORD = r"(?:^|[_\-. /])(?:frame|slice|time|plane|page|t|f|z)[_\-]?"
+
+FRAME_WORD = re.compile(rf"{_WORD}$", re.I)
+"""What stands before the number of a frame or slice."""
+
+_FRAME = re.compile(rf"(?P<id>.*?){_WORD}(?P<number>\d+)", re.I)
 
 
 def neighbours(train: Sequence[Pair], val: Sequence[Pair]) -> tuple[str, ...]:
