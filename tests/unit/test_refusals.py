@@ -135,7 +135,7 @@ def test_rgb_and_grey_mixed(data):
         path.unlink()
     trains(data)
     Image.open(data / "images" / "c2.png").convert("RGB").save(data / "images" / "c2.png")
-    refused(data, "3 channels: c2", "1 channel", "Fix: ")
+    refused(data, "1 with 3 channels, such as c2", "1 channel", "Fix: ")
 
 
 def test_an_image_smaller_than_the_patch_trains_and_is_predicted(tmp_path):

@@ -89,7 +89,7 @@ def test_images_that_are_added_leave_an_earlier_split_as_it_was(data, first, tmp
 
 def test_a_fold_that_cannot_be_writes_nothing(data, tmp_path):
     for words, code, said in (
-        (("--fold", "7"), 2, "--fold 1/5"),
+        (("--fold", "7"), 2, "--fold 2/5"),
         (("--fold", "9/9"), 2, "9 folds of 8 images"),
         (("--groups", tmp_path / "nothing.csv"), 2, "--groups"),
     ):
