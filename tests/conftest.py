@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from skipway.errors import DataError
+
+settings.register_profile("skipway", deadline=None)  # how long one example takes depends on who else computes
+settings.load_profile("skipway")
 
 
 @pytest.fixture(scope="session")
