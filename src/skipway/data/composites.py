@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.errors import DataError, Problem
+from skipway.errors import DataError
 from skipway.images import (
     FORMATS,
     ImageFile,
@@ -17,7 +17,7 @@ from skipway.images import (
     in_memory,
     open_image,
     open_mask,
-    shown,
+    refused,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def objects(source: "Source") -> ImageFile:
     for k, path in enumerate(source.parts, start=1):
         with open_mask(path) as part:
             if part.pages != 1:
-                raise _refusal(
+                raise refused(
                     path, f"{part.pages} pages", "one page for one object", "save them apart", "B15"
                 )
             inside = present(part.read()[0], path)
@@ -90,7 +90,7 @@ def classes(source: "Source") -> ImageFile:
     exclusive = source.coding == "classes"
     if not exclusive and len(source.names) > MOST_SETS:
         found, expected = f"{len(source.names)} classes that overlap", f"at most {MOST_SETS}"
-        raise _refusal(source.path, found, expected, "leave out those that you do not need", "E27")
+        raise refused(source.path, found, expected, "leave out those that you do not need", "E27")
     kind = smallest(len(source.names)) if exclusive else set_type(len(source.names))
     files: list[ImageFile] = []
     try:
@@ -111,7 +111,7 @@ def classes(source: "Source") -> ImageFile:
                 values = np.zeros(inside.shape, kind)
             both = inside & (values > 0)
             if exclusive and both.any():
-                raise _refusal(
+                raise refused(
                     file.path,
                     f"class {source.names[place]} overlaps another on {counted(int(both.sum()), both)}",
                     "one class a pixel",
@@ -133,7 +133,7 @@ def present(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
     """
     found = np.unique(values)
     if np.count_nonzero(found) > 1:
-        raise _refusal(
+        raise refused(
             path,
             f"values {', '.join(map(str, found[:6].tolist()))}{', …' if len(found) > 6 else ''}",
             "0 and one other value in the mask of one class or object",
@@ -162,7 +162,7 @@ def colours(source: "Source") -> ImageFile:
         if strange.any():
             where = strange.ravel().argmax()
             colour = tuple(int(plane.ravel()[where]) for plane in (red, green, blue))
-            raise _refusal(
+            raise refused(
                 source.path,
                 f"colour {colour} that the table does not have, among {counted(int(strange.sum()), strange)}",
                 f"the {len(known)} colours of the table",
@@ -200,21 +200,21 @@ def matlab(source: "Source") -> ImageFile:
 
     path = source.path
     if path.stat().st_size > MAT_BYTES:
-        raise _refusal(path, "more than 1 GiB", "a smaller file", "save the mask as TIFF", "F08")
+        raise refused(path, "more than 1 GiB", "a smaller file", "save the mask as TIFF", "F08")
     try:
         held = loadmat(str(path), variable_names=None)
     except NotImplementedError as error:
-        raise _refusal(
+        raise refused(
             path, "MATLAB version 7.3", "version 7 or older", "save(file, 'mask', '-v7') in MATLAB", "A15"
         ) from error
     except Exception as error:  # damaged bytes raise anything at all: zlib.error, TypeError, …
-        raise _refusal(
+        raise refused(
             path, f"damaged: {str(error)[:80]}", "a MATLAB file", "copy or export it again", "F01"
         ) from error
     maps = _maps({name: value for name, value in held.items() if not name.startswith("__")})
     chosen = [maps[name] for name in _MAT_NAMES if name in maps] or list(maps.values())
     if not chosen or (len(chosen) > 1 and not any(name in maps for name in _MAT_NAMES)):
-        raise _refusal(
+        raise refused(
             path,
             f"{len(maps)} pictures in it ({', '.join(maps) or 'none'})",
             "one, or one called mask, label or groundTruth",
@@ -224,7 +224,7 @@ def matlab(source: "Source") -> ImageFile:
     pixels = chosen[0]
     if pixels.dtype.kind == "f":
         if not np.array_equal(pixels, np.rint(pixels)):
-            raise _refusal(path, "fractions", "whole numbers", "export label numbers", "E25")
+            raise refused(path, "fractions", "whole numbers", "export label numbers", "E25")
         pixels = pixels.astype(np.int64)
     return in_memory(path, pixels[None, None].astype(pixels.dtype.newbyteorder("=")), "MATLAB")
 
@@ -245,13 +245,9 @@ def _maps(held: Mapping[str, Any], depth: int = 0) -> dict[str, NDArray[Any]]:
 def _same_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...], first: Path) -> None:
     if size != wanted:
         found, expected = (" × ".join(map(str, shape)) for shape in (size, wanted))
-        raise _refusal(path, found, f"{expected} like {first.name}", "export it again in that size", "B04")
+        raise refused(path, found, f"{expected} like {first.name}", "export it again in that size", "B04")
 
 
 def _form(path: Path) -> str:
     """The format that the name of a part says, of which the whole takes its own."""
     return (format_of(path) or FORMATS[0]).name
-
-
-def _refusal(path: Path, found: str, expected: str, fix: str, code: str) -> DataError:
-    return DataError(Problem(found, shown(path), expected, fix, code))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skipway.data.composites import smallest
-from skipway.data.outlines import Drawing, Shape, read_coco, read_geojson, read_labelme, refusal
-from skipway.images import ImageFile, in_memory, open_image, shown
+from skipway.data.outlines import Drawing, Shape, read_coco, read_geojson, read_labelme
+from skipway.images import ImageFile, in_memory, open_image, refused, shown
 
 if TYPE_CHECKING:
     from skipway.data.sources import Source
@@ -38,7 +38,7 @@ def _drawn(source: "Source", drawing: Drawing) -> ImageFile:
     with open_image(source.parts[-1]) as image:
         size = image.size
     if drawing.size not in (None, size):
-        raise refusal(
+        raise refused(
             source.path,
             f"shapes for {drawing.size[0]} × {drawing.size[1]} pixels" if drawing.size else "",
             f"{size[0]} × {size[1]} like its image {shown(source.parts[-1])}",
@@ -85,7 +85,7 @@ def _values(source: "Source", shapes: Sequence[Shape]) -> list[int]:
     places = {name: k for k, name in enumerate(source.names)}
     strange = sorted({shape.category for shape in shapes} - places.keys())
     if strange:
-        raise refusal(
+        raise refused(
             source.path, f"category {strange[0]!r}", f"one of {', '.join(source.names)}", "train again", "E01"
         )
     return [1 << places[s.category] if source.coding == "bits" else places[s.category] + 1 for s in shapes]

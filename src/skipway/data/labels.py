@@ -69,7 +69,7 @@ class LabelMap:
     def grounded(self) -> bool:
         """Whether class 0 is what is left over, not a class that somebody named, such as the sky of a street."""
         first = self.names[0].casefold()
-        return not self.overlapping and (first in GROUNDS or first == f"class {self.values[0]}")
+        return not self.overlapping and (first in GROUNDS or first == unnamed(self.values[0]))
 
     @property
     def unknown(self) -> int:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.errors import DataError, Problem, SkipwayError
-from skipway.images import shown
+from skipway.errors import SkipwayError
+from skipway.images import refused
 
 Ring = NDArray[np.float64]
 """Corners (N, 2) as (x, y)."""
@@ -309,7 +309,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise refusal(
+        raise refused(
             path, "not readable as JSON", "a complete JSON file", "export it again", "F01"
         ) from error
 
@@ -339,9 +339,4 @@ def _plain(path: Path, expected: str) -> Iterator[None]:
         Exception
     ) as error:  # a missing key, text for a number, a picture that is none: all one to the user
         reason = " ".join(str(error).split())[:80]
-        raise refusal(path, f"{type(error).__name__} {reason}", expected, "export it again", "F01") from error
-
-
-def refusal(path: Path, found: str, expected: str, fix: str, code: str) -> DataError:
-    """One problem of one file."""
-    return DataError(Problem(found, shown(path), expected, fix, code))
+        raise refused(path, f"{type(error).__name__} {reason}", expected, "export it again", "F01") from error

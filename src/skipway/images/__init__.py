@@ -19,7 +19,7 @@ What an image file means here (masks differ where said):
 Anything else is a `DataError` of one line, before memory is taken.
 """
 
-from .codecs import MAX_PIXELS, shown
+from .codecs import MAX_PIXELS, refused, shown
 from .colour import CHANNELS, in_colour, recoloured
 from .dicom_series import is_series
 from .formats import (
@@ -59,6 +59,7 @@ __all__ = [
     "open_probabilities",
     "output_name",
     "recoloured",
+    "refused",
     "shown",
     "stem_of",
     "suffix_of",
