@@ -37,9 +37,9 @@ from skipway.metrics.baseline import otsu_mask, otsu_polarity
 from skipway.metrics.pixel import confusion, mean_defined, scores
 from skipway.models import build
 from skipway.nn.operations import count_macs, count_parameters, peak_bytes
-from skipway.plan import Request
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating
+from skipway.request import Request
 from skipway.runs import Run
 from skipway.training.prepare import check_data, prepare
 from skipway.training.session import run_training

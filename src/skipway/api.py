@@ -22,10 +22,10 @@ from skipway.data.scan import patient
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
-from skipway.plan import Request
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
 from skipway.report.validation import validate_run
+from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
 from skipway.training.claim import asked_for, claim, command_of, require_outside, stored, versions

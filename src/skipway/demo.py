@@ -18,9 +18,9 @@ from skipway.errors import Problem, UsageError
 from skipway.evaluation import Evaluation, evaluate
 from skipway.images import open_image, open_mask, write_labels
 from skipway.metrics.baseline import otsu_mask
-from skipway.plan import Request
 from skipway.predict.files import FileOptions
 from skipway.report import pictures as draw
+from skipway.request import Request
 from skipway.runs import read_json, replacing, write_json
 from skipway.synthetic import draw_cells
 from skipway.tasks import Task

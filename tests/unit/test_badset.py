@@ -10,7 +10,7 @@ from toys import draw, start
 from skipway import api
 from skipway.doctor import check
 from skipway.errors import SkipwayError
-from skipway.plan import Request
+from skipway.request import Request
 from skipway.testing import ELSEWHERE, badset, digest
 
 CASES = badset()

@@ -16,7 +16,7 @@ from skipway.data.layouts import Reading, find_pairs
 from skipway.data.sources import Source
 from skipway.errors import DataError, UsageError
 from skipway.images import in_colour, open_image, recoloured
-from skipway.plan import Request
+from skipway.request import Request
 
 STAIN = np.array([[[0.9, 0.6, 0.8]]])
 """Shares of red, green and blue of the coloured half of the toy data."""

@@ -578,7 +578,7 @@ def test_real_sets_as_they_lie_there(data_root):
 
 
 def test_a_run_remembers_how_its_data_were_read(tmp_path):
-    from skipway.plan import Request
+    from skipway.request import Request
     from skipway.runs import Run
     from skipway.training.claim import asked_for, claim, command_of
 

@@ -30,12 +30,13 @@ from skipway.evaluation.sets import evaluate_sets
 from skipway.losses import LOSSES, each_class
 from skipway.metrics.baseline import by_rule, simplest_rule
 from skipway.models import build
-from skipway.plan import Request, make_plan
+from skipway.plan import make_plan
 from skipway.predict.files import FileOptions, predict_files
 from skipway.predict.logits import class_sets, combine, decided, log_odds, probabilities
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import predict_array
 from skipway.report.pictures import label_colour, overlay_sets
+from skipway.request import Request
 from skipway.tasks import Multilabel, make_task
 from skipway.training import session
 

@@ -9,7 +9,8 @@ from skipway.data.fingerprint import fingerprint
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import find_images, find_pairs
 from skipway.models.anisotropy import by_spacing
-from skipway.plan import Request, make_plan
+from skipway.plan import make_plan
+from skipway.request import Request
 
 RNG = np.random.default_rng(5)
 PLAIN = np.array([[0.8, 0, 0, -10], [0, 0.8, 0, 20.5], [0, 0, 3, 7], [0, 0, 0, 1.0]])

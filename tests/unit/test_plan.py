@@ -15,7 +15,8 @@ from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
 from skipway.nn.norms import norm_of
-from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, Request, make_plan
+from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, make_plan
+from skipway.request import Request
 from skipway.synthetic import draw_cells
 
 OBJECTS = LabelMap("objects", (0, 1), ("background", "object"), ids=True)

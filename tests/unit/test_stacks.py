@@ -14,8 +14,8 @@ from skipway import api
 from skipway.data.fingerprint import Normalisation
 from skipway.data.layouts import Pair, Source, find_pairs, volumes
 from skipway.images import open_image
-from skipway.plan import Request
 from skipway.predict.pixels import seen
+from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import make_task
 from skipway.training.dataset import TrainingSet

@@ -22,8 +22,8 @@ from skipway.evaluation import evaluate
 from skipway.images import FORMATS, IMAGE_SUFFIXES, is_unread_image, labels_suffix, open_image, output_name
 from skipway.images.formats import _UNREAD_SUFFIXES
 from skipway.images.writers import WRITERS
-from skipway.plan import Request
 from skipway.predict.files import FileOptions
+from skipway.request import Request
 
 RNG = np.random.default_rng(8)
 SIZE = (4, 6, 5)

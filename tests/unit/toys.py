@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from skipway import api
 from skipway.cli.app import app
 from skipway.errors import SkipwayError
-from skipway.plan import Request
+from skipway.request import Request
 from skipway.runs import read_tensors
 from skipway.synthetic import draw_cells
 

@@ -130,7 +130,7 @@ def train(
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
     from skipway.data.layouts import Reading
-    from skipway.plan import Request
+    from skipway.request import Request
 
     request = Request(
         preset=preset,

@@ -14,7 +14,7 @@ import torch
 
 from skipway import __version__
 from skipway.errors import CheckpointError, Problem, UsageError
-from skipway.plan import Request
+from skipway.request import Request
 from skipway.runs import FORMAT, MARK, Run
 from skipway.training.prepare import Prepared
 

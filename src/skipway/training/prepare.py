@@ -16,7 +16,8 @@ from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import near_copies
 from skipway.devices import fast_bf16
-from skipway.plan import Plan, Request, make_plan
+from skipway.plan import Plan, make_plan
+from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.training.repeat import read_plan, repeated

@@ -10,7 +10,8 @@ from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, SkipwayError, UsageError
 from skipway.models import sketch
-from skipway.plan import Plan, Request, refuse_one_class_a_pixel, warmup
+from skipway.plan import Plan, refuse_one_class_a_pixel, warmup
+from skipway.request import Request
 
 FILE = "plan.json"
 
