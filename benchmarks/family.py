@@ -41,6 +41,7 @@ from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating
 from skipway.request import Request
 from skipway.runs import Run
+from skipway.training.order import Order
 from skipway.training.prepare import check_data, prepare
 from skipway.training.session import run_training
 
@@ -105,10 +106,7 @@ def main() -> None:
     results = (wanted.out if wanted.name == "family_quick" else common.RESULTS) / f"{name}.json"
     source = Path(os.environ["SKIPWAY_DATA"])
     data = {which: select(which, source / which, wanted.out / "data" / which) for which in SETS}
-    checked = {
-        which: check_data(folder / "train/images", folder / "train/labels", task="classes", suffix=None)
-        for which, folder in data.items()
-    }
+    checked = {which: check_data(order_of(folder, wanted.out, Request())) for which, folder in data.items()}
     found = results_of(results, setting)
     found["baselines"] = {which: baselines(folder) for which, folder in data.items()}
     # Seeds outermost: stopped early, all networks have the same ones.
@@ -165,6 +163,12 @@ def width_of(net: str, setting: Setting) -> int:
     return -(-35 * setting.width // 32) if net == "wide U-Net" else setting.width
 
 
+def order_of(data: Path, place: Path, request: Request) -> Order:
+    """What trains on a set that `select` wrote."""
+    parts = data / "train/images", data / "train/labels"
+    return Order(*parts, place, request, task="classes", val=data / "watched")
+
+
 def train(
     net: str, seed: int, setting: Setting, which: str, data: Path, checked: Checked, place: Path
 ) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def train(
     model, supervised = NETS[net]
     shared = {**asdict(setting), "width": width_of(net, setting)}
     request = Request(model=model, supervised=supervised, seed=seed, **shared)
-    prepared = prepare(checked, request, val=data / "watched", device=device)
+    prepared = prepare(order_of(data, place, request), checked, device)
     one_channel = {**prepared.plan.config, "classes": 1}  # a sigmoid, whatever was published
     prepared = replace(prepared, plan=replace(prepared.plan, config=one_channel))
     before, began = time.process_time(), time.perf_counter()

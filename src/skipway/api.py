@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from skipway.data.arrays import are_arrays, saved
-from skipway.data.groups import NONE
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
 from skipway.devices import resolve_device
@@ -28,7 +27,8 @@ from skipway.report.validation import validate_run
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
-from skipway.training.claim import asked_for, claim, command_of, require_outside, stored, versions
+from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import first_weights, run_training
 
@@ -40,6 +40,7 @@ TWICE = 2.0
 
 __all__ = [
     "FileOptions",
+    "Order",
     "Predictor",
     "Summary",
     "Trained",
@@ -170,25 +171,26 @@ def train(
         places: tuple[Path, Path | None] = saved(images, masks, Path(output))
     else:
         places = Path(cast(str, images)), None if masks is None else Path(cast(str, masks))
-    return train_run(
+    reading = Reading(
+        layout=layout,
+        suffix=suffix,
+        pairs=None if pairs is None else Path(pairs),
+        colours=None if colours is None else Path(colours),
+        colour=colour,
+    )
+    order = Order(
         *places,
         Path(output),
         request,
         task=task,
         val=None if val is None else Path(val),
-        reading=Reading(
-            layout=layout,
-            suffix=suffix,
-            pairs=None if pairs is None else Path(pairs),
-            colours=None if colours is None else Path(colours),
-            colour=colour,
-        ),
+        reading=reading,
         ignore=ignore,
         groups=None if groups is None else str(groups),
         fold=fold,
         device=device,
-        event=event,
     )
+    return train_run(order, event)
 
 
 def load(run: Path | str, device: str | None = None) -> Predictor:
@@ -196,35 +198,11 @@ def load(run: Path | str, device: str | None = None) -> Predictor:
     return Predictor.load(run, device)
 
 
-def train_run(
-    images: Path,
-    masks: Path | None,
-    output: Path,
-    request: Request,
-    *,
-    task: str | None = None,
-    val: Path | None = None,
-    reading: Reading | None = None,
-    ignore: int | None = None,
-    groups: str | None = None,
-    fold: str | None = None,
-    device: str | None = None,
-    event: Event,
-) -> Trained:
+def train_run(order: Order, event: Event) -> Trained:
     """Check, split, plan, train, evaluate, report: what `skipway train` does.
 
     Args:
-        images: See `train`.
-        masks: See `train`.
-        output: Run folder.
-        request: What the user named.
-        task: See `train`.
-        val: See `train`.
-        reading: What the user says about the layout.
-        ignore: See `train`.
-        groups: See `train`.
-        fold: See `train`.
-        device: See `train`.
+        order: Data, run folder and what the user named.
         event: Told of what happens.
 
     Returns:
@@ -236,33 +214,14 @@ def train_run(
         Interrupted: a stop was asked for; the same call goes on.
     """
     began = time.perf_counter()
-    where = resolve_device(device)
-    if task is not None and task not in TASKS:
-        raise UsageError(Problem(f"found {task!r}", "--task", ", ".join(TASKS)))
-    reading = reading or Reading()
-    asked = asked_for(
-        {"images": images, "masks": masks, "val": val, "pairs": reading.pairs, "colours": reading.colours},
-        request,
-        task=task,
-        layout=reading.layout,
-        suffix=reading.suffix,
-        colour=reading.colour,
-        ignore=ignore,
-        groups=groups if groups in (None, NONE) else str(Path(groups).resolve()),
-        fold=fold,
-    )
-    require_outside(output, images, masks)
+    where = resolve_device(order.device)
+    if order.task is not None and order.task not in TASKS:
+        raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
+    asked, output = order.asked, order.output
+    require_outside(output, order.images, order.masks)
     run = claim(output, asked)
-    checked = check_data(
-        images,
-        masks,
-        task=task,
-        reading=reading,
-        ignore=ignore,
-        progress=patient(event, "pairs checked"),
-        before=_seen(run),
-    )
-    prepared = prepare(checked, request, val=val, device=where, reading=reading, groups=groups, fold=fold)
+    checked = check_data(order, progress=patient(event, "pairs checked"), before=_seen(run))
+    prepared = prepare(order, checked, where)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)
@@ -281,7 +240,7 @@ def train_run(
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
-            facts = {**lines, "command": command_of(run, device)}
+            facts = {**lines, "command": command_of(run, order.device)}
             validate_run(
                 run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
             )

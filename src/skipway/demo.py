@@ -80,7 +80,8 @@ def run_demo(
     _draw(demo, seed)
     request = Request(steps=steps, seconds=None if steps else SECONDS, seed=seed)
     training = demo.folder / "training"
-    api.train_run(training / "images", training / "masks", demo.run, request, device=device, event=event)
+    order = api.Order(training / "images", training / "masks", demo.run, request, device=device)
+    api.train_run(order, event)
     predictor = api.load(demo.run, device=device)
     rows = []
     for bits in (16, 8):

@@ -62,14 +62,16 @@ def refused_by_training(case, root):
     out = root.parent / f"{root.name}-run"
     with pytest.raises(SkipwayError) as caught:
         api.train_run(
-            root / case.images,
-            None if case.masks is None else root / case.masks,
-            out,
-            Request(steps=1),
-            task=case.options.get("task"),
-            val=root / case.options["val"] if "val" in case.options else None,
-            device="cpu",
-            event=lambda _: None,
+            api.Order(
+                root / case.images,
+                None if case.masks is None else root / case.masks,
+                out,
+                Request(steps=1),
+                task=case.options.get("task"),
+                val=root / case.options["val"] if "val" in case.options else None,
+                device="cpu",
+            ),
+            lambda _: None,
         )
     return caught.value.exit_code in (2, 3) and not out.exists()
 

@@ -578,13 +578,13 @@ def test_real_sets_as_they_lie_there(data_root):
 
 
 def test_a_run_remembers_how_its_data_were_read(tmp_path):
-    from skipway.request import Request
     from skipway.runs import Run
-    from skipway.training.claim import asked_for, claim, command_of
+    from skipway.training.claim import claim, command_of
+    from skipway.training.order import Order
 
     run = Run(tmp_path / "run")
-    paths = {"images": tmp_path, "masks": None, "val": None, "pairs": tmp_path / "t.csv", "colours": None}
-    asked = asked_for(paths, Request(), task=None, layout="partly", suffix=None, ignore=None)
+    reading = Reading(layout="partly", pairs=tmp_path / "t.csv")
+    asked = Order(tmp_path, None, run.path, reading=reading).asked
     run.path.mkdir()
     (run.path / "run.json").write_text(json.dumps({"format": 1, "finished": False, "asked": asked}))
     assert "--layout partly" in command_of(run)

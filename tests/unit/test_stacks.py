@@ -132,14 +132,11 @@ def test_part_of_a_stack_and_all_of_it_are_the_same_numbers(stack):
 
 
 def checked(images, masks, options):
+    from skipway.training.order import Order
     from skipway.training.prepare import check_data, prepare
 
-    return prepare(
-        check_data(images, masks, task="objects"),
-        Request(options=options),
-        val=None,
-        device=torch.device("cpu"),
-    )
+    order = Order(images, masks, images.parent / "run", Request(options=options), task="objects")
+    return prepare(order, check_data(order), torch.device("cpu"))
 
 
 def test_a_sample_is_a_volume_with_target_and_weights_in_three_axes(stack):

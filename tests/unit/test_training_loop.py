@@ -29,6 +29,7 @@ from skipway.training.schedule import (
     steps_in,
     validates,
 )
+from skipway.training.step import optimiser_of
 
 CPU = torch.device("cpu")
 
@@ -309,14 +310,14 @@ def test_a_time_budget_is_kept(tmp_path):
 
 def test_optimisers_are_built_as_planned():
     model = build("unet", **plan().config)
-    adamw = loop._optimiser(plan(), model)
+    adamw = optimiser_of(plan(), model)
     assert isinstance(adamw, torch.optim.AdamW)
     decayed, plain = adamw.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (1e-2, 0.0)
     assert {p.ndim for p in decayed["params"]} == {4}
     assert {p.ndim for p in plain["params"]} == {1}
     assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
-    sgd = loop._optimiser(plan(optimiser="sgd", momentum=0.99, weight_decay=0.0), model)
+    sgd = optimiser_of(plan(optimiser="sgd", momentum=0.99, weight_decay=0.0), model)
     assert isinstance(sgd, torch.optim.SGD)
     assert {group["momentum"] for group in sgd.param_groups} == {0.99}
 

@@ -217,7 +217,7 @@ def test_training_and_prediction_keep_names_and_place(tmp_path, form):
             volume(root / "labelsTr" / f"{name}.nii.gz", labels(k), tilt)
     run, out = tmp_path / "run", tmp_path / "out"
     request = Request(width=4, depth=2, batch=1, steps=1)
-    api.train_run(root, None, run, request, device="cpu", event=quiet)
+    api.train_run(api.Order(root, None, run, request, device="cpu"), quiet)
     kept = json.loads((run / "split.json").read_text())
     assert {name.partition("#")[0] for name in (*kept["train"], *kept["val"])} == set(names)
     folder = root / ("images" if form == "series" else "imagesTr")

@@ -35,9 +35,12 @@ def draw(folder, count=5, size=48, first=0):
 def start(data, run, *, event=lambda _: None, **choices):
     """`skipway.api.train_run` with the tiny plan, `choices` on top."""
     request = Request(**{"steps": 16, **TINY, **choices})
-    return api.train_run(
-        data / "images", data / "masks", run, request, task="objects", device="cpu", event=event
-    )
+    return api.train_run(order_of(data, run, request), event)
+
+
+def order_of(data, run, request):
+    """The command that trains on what `draw` drew."""
+    return api.Order(data / "images", data / "masks", run, request, task="objects", device="cpu")
 
 
 def digest(run):

@@ -152,7 +152,7 @@ def train(
         seed=seed,
         plan=None if plan is None else str(plan.resolve()),
     )
-    trained = api.train_run(
+    order = api.Order(
         images,
         masks,
         output,
@@ -164,8 +164,8 @@ def train(
         groups=groups,
         fold=fold,
         device=device,
-        event=_events(as_json),
     )
+    trained = api.train_run(order, _events(as_json))
     if not as_json:
         typer.echo(trained.summary)
 

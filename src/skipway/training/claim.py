@@ -26,12 +26,6 @@ def _said(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-def asked_for(paths: Mapping[str, Path | None], request: Request, **others: Any) -> dict[str, Any]:
-    """What makes two commands the same command, as it is stored."""
-    resolved = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
-    return {**resolved, **others, **asdict(request)}
-
-
 def claim(output: Path, asked: Mapping[str, Any]) -> Run:
     """The run of this very command, or a folder that is free for it; nothing is written.
 

@@ -1,6 +1,5 @@
 """The training loop: steps, not epochs; one batch a step, batch k a pure function of (seed, k)."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from skipway.data.sampling import Batch
 from skipway.errors import Interrupted, NumericalError, Problem
-from skipway.losses import Loss, supervised
+from skipway.losses import Loss
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.runs import Run
@@ -21,6 +19,7 @@ from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
 from skipway.training.state import Parts, Progress, load_state, save_state
+from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
 
 STATE = "state.safetensors"
@@ -93,14 +92,14 @@ def fit(
         NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
     """
     began = time.perf_counter()
-    model = _placed(model, plan, device)
+    model = placed(model, plan, device)
     average = start_average(model)
-    parts = Parts(model, average, _optimiser(plan, model))
+    parts = Parts(model, average, optimiser_of(plan, model))
     path = run.path / STATE
     progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
     run.append_metrics(COLUMNS, [], keep_to=progress.step)
     clock = _Clock(progress.seconds + spent + time.perf_counter() - began)
-    training = _Training(plan, parts, average, loss, run, hooks, device, progress, clock)
+    training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, clock)
     if not path.is_file():
         training.save()
     while not training.finished:
@@ -128,6 +127,7 @@ class _Training:
     """What changes while the loop runs, and the four things done to it."""
 
     plan: Plan
+    model: SkipGraph
     parts: Parts
     average: SkipGraph
     loss: Loss
@@ -150,11 +150,11 @@ class _Training:
                 began = time.perf_counter()
                 batch = next(batches)
                 rate = learning_rate(self.plan, progress.step, progress.total)
-                value = self._step(batch, rate)
-                if not math.isfinite(value):
+                learnt = self._learn(batch, rate)
+                if learnt is None:
                     return batch
                 progress.step += 1
-                progress.loss_sum += value
+                progress.loss_sum += learnt.loss
                 progress.loss_count += 1
                 update_average(self.average, self.parts.model, progress.step, self.plan.ema)
                 self.clock.step(time.perf_counter() - began)
@@ -164,10 +164,12 @@ class _Training:
                         "event": "step",
                         "step": progress.step,
                         "total": progress.total,
-                        "loss": value,
+                        "loss": learnt.loss,
                         "lr": rate,
                     }
                 )
+                if text := hooks.collapse.look(progress.step, learnt.logits, learnt.target):
+                    hooks.event({"event": "warning", "text": text})
                 self._after_step(rate)
         return None
 
@@ -199,29 +201,8 @@ class _Training:
         save_state(self.run.path / STATE, self.parts, self.progress)
         self.clock.saved(time.perf_counter() - began)
 
-    def _step(self, batch: Batch, rate: float) -> float:
-        """One optimiser step; NaN when loss or gradient is not finite, and the weights are untouched then."""
-        model, optimiser = self.parts.model, self.parts.optimiser
-        model.train()
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad(set_to_none=True)
-        image, target = batch.image.to(self.device), batch.target.to(self.device)
-        weights = None if batch.weights is None else batch.weights.to(self.device)
-        if image.ndim == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            outputs: tuple[Tensor, ...] = model(image)
-        value = supervised(self.loss, outputs, target, weights, eta=self.plan.supervision)
-        if not torch.isfinite(value):
-            return math.nan
-        value.backward()
-        if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), self.plan.clip)):
-            return math.nan
-        optimiser.step()
-        if text := self.hooks.collapse.look(self.progress.step + 1, outputs[-1], target):
-            self.hooks.event({"event": "warning", "text": text})
-        return value.item()
+    def _learn(self, batch: Batch, rate: float) -> Learnt | None:
+        return learn(self.plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device)
 
     def _plan_steps(self) -> None:
         """Turn a time budget into a number of steps, once, after the first steps were measured."""
@@ -267,22 +248,6 @@ class _Training:
         }
         progress.loss_sum, progress.loss_count = 0.0, 0
         return row
-
-
-def _placed(model: SkipGraph, plan: Plan, device: torch.device) -> SkipGraph:
-    if len(plan.patch) == 2:
-        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.to(device)
-
-
-def _optimiser(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW; no weight decay on biases and norms, which have one axis."""
-    many = [p for p in model.parameters() if p.ndim > 1]
-    few = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": many, "weight_decay": plan.weight_decay}, {"params": few, "weight_decay": 0.0}]
-    if plan.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate)
 
 
 class _Clock:

@@ -10,16 +10,16 @@ import torch
 from skipway.data.check import Checked, inspect
 from skipway.data.fingerprint import Fingerprint, Normalisation, fingerprint
 from skipway.data.labels import LabelMap
-from skipway.data.layouts import Reading, Volume, find_pairs, natural, volumes
+from skipway.data.layouts import Volume, find_pairs, natural, volumes
 from skipway.data.lists import some
 from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import near_copies
 from skipway.devices import fast_bf16
 from skipway.plan import Plan, make_plan
-from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
+from skipway.training.order import Order
 from skipway.training.repeat import read_plan, repeated
 
 FLAT = (
@@ -78,61 +78,41 @@ class Prepared:
 
 
 def check_data(
-    images: Path,
-    masks: Path | None,
+    order: Order,
     *,
-    task: str | None,
-    reading: Reading | None = None,
-    ignore: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> Checked:
     """Pair and check the user's files.
 
     Args:
-        images: See `find_pairs`.
-        masks: See `find_pairs`.
-        task: See `inspect`.
-        reading: What the user says about the layout.
-        ignore: See `inspect`.
+        order: Where they are and how they are read.
         progress: See `inspect`.
         before: What an earlier check of them saw.
 
     Raises:
         DataError: everything that is wrong, at once.
     """
-    pairs = find_pairs(images, masks, replace(reading or Reading(), task=task))
-    return inspect(pairs, task, ignore=ignore, progress=progress, how=Scan(before=before or {}))
+    pairs = find_pairs(order.images, order.masks, replace(order.reading, task=order.task))
+    return inspect(pairs, order.task, ignore=order.ignore, progress=progress, how=Scan(before=before or {}))
 
 
-def prepare(
-    checked: Checked,
-    request: Request,
-    *,
-    val: Path | None,
-    device: torch.device,
-    reading: Reading | None = None,
-    groups: str | Path | None = None,
-    fold: str | None = None,
-) -> Prepared:
+def prepare(order: Order, checked: Checked, device: torch.device) -> Prepared:
     """Split checked data and choose every number of the training.
 
     Args:
+        order: How they are divided, and what the user named of the plan.
         checked: From `check_data`.
-        request: What the user named.
-        val: Validation data, see `data.splits.split`.
         device: Where the training will run.
-        reading: How a folder of validation data is read.
-        groups: A table of groups, or "none"; see `data.splits.split`.
-        fold: Which part validates; see `data.splits.split`.
     """
+    request = order.request
     fixed = None if request.plan is None else read_plan(Path(request.plan))
     divided = split(
         checked,
-        val=val,
-        reading=replace(reading or Reading(), task=checked.labels.task),
-        groups=groups,
-        fold=fold,
+        val=order.val,
+        reading=replace(order.reading, task=checked.labels.task),
+        groups=order.groups,
+        fold=order.fold,
         seed=request.seed if fixed is None else fixed.seed,
     )
     if divided.train != divided.val:
@@ -148,7 +128,7 @@ def prepare(
         plan = repeated(fixed, request, described, checked.labels)
     if plan.ndim == 3 and described.slices == 1:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
-    normalisation = Normalisation(colour=(reading or Reading()).colour or "")
+    normalisation = Normalisation(colour=order.reading.colour or "")
     return Prepared(checked.labels, divided, described, normalisation, plan)
 
 
