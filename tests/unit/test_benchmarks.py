@@ -238,3 +238,20 @@ def test_a_race_counts_whole_seeds_and_says_who_won(bench):
         if row["contestant"] == "skipway":
             row["score"] -= 0.1
     assert "**Lost** by 0.083 against MONAI BasicUNet" in races.report(rows)
+
+
+def test_the_curve_has_every_point_and_the_aim(bench):
+    curve = bench("em_curve")
+    rows = [
+        {"machine": "here", "seconds": s, "v_rand": v, "time": t}
+        for s, v, t in ((62.0, 0.975, "1m"), (31.0, 0.93, "30s"))
+    ]
+    text = curve.curve(rows)
+    assert text.count("<circle") == 2
+    assert "0.97</text>" in text
+    first, second = (
+        tuple(map(float, point.split(",")))
+        for point in text.partition('polyline points="')[2].partition('"')[0].split(" ")
+    )
+    assert first[0] < second[0]  # later is to the right
+    assert first[1] > second[1]  # better is higher
