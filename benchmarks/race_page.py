@@ -7,6 +7,8 @@ from series import Row, found, machines, number, spread, table
 from training import seconds
 
 RACED = ("dsb2018", "wbc-1")
+LATE = 1.1
+"""Share of its time beyond which a command has overrun it."""
 US = "skipway"
 NAMES = {
     US: "skipway",
@@ -94,7 +96,16 @@ def verdict(rows: list[Row], seeds: list[int]) -> str:
     ahead, gain = sum(g > 0 for g in gains), statistics.fmean(gains)
     word = "Won" if gain > 0 else "Lost" if gain < 0 else "Even"
     each = ", ".join(f"{g:+.3f}" for g in gains)
-    return f"**{word}** by {abs(gain):.3f} against {NAMES[best]}, ahead in {ahead} of {len(gains)} seeds ({each})."
+    won = f"**{word}** by {abs(gain):.3f} against {NAMES[best]}, ahead in {ahead} of {len(gains)} seeds ({each})."
+    shares = [
+        row["seconds"] / seconds(row["time"]) for row in found(rows, contestant=US) if row["seed"] in seeds
+    ]
+    late = (
+        f" skipway took up to {max(shares):.2f} times its budget: not an equal race."
+        if max(shares) > LATE
+        else ""
+    )
+    return won + late
 
 
 def scores_table(rows: list[Row], seeds: list[int]) -> str:

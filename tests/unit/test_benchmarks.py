@@ -234,6 +234,10 @@ def test_a_race_counts_whole_seeds_and_says_who_won(bench):
     assert "ahead in 2 of 3 seeds (-0.010, +0.020, +0.040)." in text
     assert "| skipway | 0.900 | 0.920 | 0.940 | 0.920 ± 0.020 | 10 | 600 | 1.0 |" in text
     assert "| Otsu | 0.300 | 0.300 | 0.300 | 0.300 ± 0.000 |  |  |  |" in text
+    assert "not an equal race" not in text
+    assert "skipway took up to 1.20 times its budget" in races.report(
+        [{**row, "seconds": 720.0} for row in rows]
+    )
     for row in rows:
         if row["contestant"] == "skipway":
             row["score"] -= 0.1
