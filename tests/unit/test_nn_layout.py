@@ -9,7 +9,7 @@ from torch import nn
 from skipway.models import build
 from skipway.nn.layout import channels_last, for_prediction, layout_of
 from skipway.nn.norms import GroupNorm
-from skipway.training.step import layout_for, placed
+from skipway.training.step import layout_for, optimiser_of, placed
 
 TORCH_NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
@@ -102,3 +102,23 @@ def test_the_layout_goes_by_norm_axes_and_precision(norm, ndim, precision, expec
     for_prediction(model, ndim)
     predicting = torch.channels_last if ndim == 2 else torch.contiguous_format
     assert {layout_of(kernel) for kernel in kernels} == {predicting}
+
+
+def test_adamw_on_a_cpu_is_the_plain_one_up_to_rounding():
+    """One pass rounds where ten passes rounded otherwise: the last digits may differ, the training may not."""
+    plan = SimpleNamespace(optimiser="adamw", learning_rate=1e-2, weight_decay=1e-2)
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = build("unet", in_channels=1, classes=1, width=4, depth=2)
+        optimiser = optimiser_of(plan, model)
+        assert all(group["fused"] for group in optimiser.param_groups)
+        for group in optimiser.param_groups:
+            group["fused"] = fused
+        for step in range(5):
+            for parameter in model.parameters():
+                parameter.grad = torch.sin(parameter.detach() * 50 + step)
+            optimiser.step()
+        found.append(list(model.parameters()))
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
