@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from skipway import devices
 from skipway.cli import options
 from skipway.cli.console import Console, Event, JsonLines
 from skipway.cli.settings import parsed
@@ -44,6 +45,14 @@ HelpAll = Annotated[
     bool, typer.Option("--help-all", callback=_show_all, is_eager=True, help="Show every option and exit.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
+KeepHeap = Annotated[
+    bool,
+    typer.Option(
+        "--keep-heap",
+        hidden=True,
+        help="Keep freed memory in the process: less time, up to its peak for good.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.  [default: CUDA if there is one]")
 ]
@@ -126,12 +135,15 @@ def train(
     colour: options.Colour = None,
     groups: options.GroupsTable = None,
     fold: options.FoldOf = None,
+    keep_heap: KeepHeap = False,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
     from skipway.data.layouts import Reading
     from skipway.request import Request
 
+    if keep_heap:
+        devices.keep_heap()
     request = Request(
         preset=preset,
         model=model,
@@ -258,11 +270,14 @@ def predict(
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
     layout: options.LayoutName = None,
+    keep_heap: KeepHeap = False,
 ) -> None:
     """Predict masks for new images; needs nothing but the run folder."""
     from skipway import api
     from skipway.predict.files import FileOptions
 
+    if keep_heap:
+        devices.keep_heap()
     options = FileOptions(
         probabilities=probabilities,
         objects=objects,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from skipway.nn.layout import layout_of
 from skipway.nn.nodes import MergeNode
 
 ROWS = 64
@@ -46,15 +47,9 @@ def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -
         ]
         band = node(parts)[:, :, start - low : stop - low]
         if out is None:
-            layout = torch.channels_last if is_channels_last(band) else torch.contiguous_format
             shape = (*band.shape[:2], total, *band.shape[3:])
-            out = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=layout)
+            out = torch.empty(shape, dtype=band.dtype, device=band.device, memory_format=layout_of(band))
         out[:, :, start:stop] = band
     features.clear()
     assert out is not None
     return out
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a (B, C, H, W) map lie side by side, as the layout of the same name has them."""
-    return x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1

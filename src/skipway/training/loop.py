@@ -13,6 +13,7 @@ from skipway.data.sampling import Batch
 from skipway.errors import Interrupted, NumericalError, Problem
 from skipway.losses import Loss
 from skipway.nn.graph import SkipGraph
+from skipway.nn.layout import for_prediction
 from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
@@ -93,7 +94,7 @@ def fit(
     """
     began = time.perf_counter()
     model = placed(model, plan, device)
-    average = start_average(model)
+    average = for_prediction(start_average(model), plan.ndim)
     parts = Parts(model, average, optimiser_of(plan, model))
     path = run.path / STATE
     progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
