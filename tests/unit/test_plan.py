@@ -15,7 +15,7 @@ from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
 from skipway.nn.norms import norm_of
-from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, make_plan
+from skipway.plan import WARMUP, Plan, make_plan
 from skipway.request import Request
 from skipway.synthetic import draw_cells
 
@@ -71,7 +71,7 @@ def test_defaults():
         "dropout": 0.0,
     }
     assert (plan.patch, plan.batch) == ((256, 256), 4)
-    assert (plan.steps, plan.seconds, plan.warmup) == (DEFAULT_STEPS, None, WARMUP)
+    assert (plan.steps, plan.seconds, plan.warmup) == (1250, None, WARMUP)  # 10 of 512²: 200 · √40
     assert (plan.learning_rate, plan.weight_decay, plan.precision) == (2e-3, 1e-2, "fp32")
     assert plan.class_weights == (1.0, 1.0)
     assert plan.weighted
