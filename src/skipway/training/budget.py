@@ -23,8 +23,14 @@ NARROWEST, FEWEST_PATCHES, MOST_PATCHES = 8, 2, 32
 SMALLEST, LARGEST = {2: 64, 3: 16}, {2: 512, 3: 256}
 """Side of a patch, by axes, that shrinking leaves and growing reaches."""
 
-PROBE = 4
-"""A patch with more than this many times the pixels of a probe is measured as a probe first."""
+SHRINKING = (3 / 4, 2 / 3)
+"""What the sides of a patch are cut to, one after the other: 256, 192, 128."""
+
+SAFE = 256**2
+"""Pixels of a patch that is measured at once where time counts; others come after one of a quarter of their sides."""
+
+NEAR = 1.25
+"""Where no plan has steps enough, the first that takes at most this many times as long as the fastest is taken."""
 
 CLOSE = 1.05
 """Times within this factor of each other count as equal."""
@@ -144,8 +150,9 @@ def _settled(plan: Plan, limits: Limits, cost: Costs, *, hurry: bool = False) ->
     plan that is far too slow for the time is left as soon as that shows.
     """
     most = sys.float_info.max if limits.bytes is None else limits.bytes
-    probe = _scaled(plan, 1 / 4)
-    if probe is not None and math.prod(plan.patch) > PROBE * math.prod(probe.patch):
+    safe = limits.seconds is not None and math.prod(plan.patch) <= SAFE
+    probe = None if safe else _scaled(plan, 1 / 4)
+    if probe is not None:
         small = cost(replace(probe, micro=1))
         needed = small.kept + (small.bytes - small.kept) * math.prod(plan.patch) / math.prod(probe.patch)
         if needed > most:
@@ -178,17 +185,19 @@ def _faster(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -
 
 
 def _shrunk(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -> Fitted:
-    """The first of ever smaller plans that has steps enough; the fastest where none has."""
+    """The first of ever smaller plans that has steps enough; where none has, the first that is about as fast as any."""
     if steps_of(found, limits) >= limits.least:
         return found
-    best = found
+    tries = [found]
     for smaller in _smaller(found.plan, named, ("batch", "patch", "width")):
         tried, _ = _settled(smaller, limits, cost, hurry=True)
         if tried is None:
             continue
         if steps_of(tried, limits) >= limits.least:
             return tried
-        best = min(best, tried, key=lambda one: one.cost.seconds)
+        tries.append(tried)
+    fastest = min(tried.cost.seconds for tried in tries)
+    best = next(tried for tried in tries if tried.cost.seconds <= NEAR * fastest)
     return _settled(best.plan, limits, cost)[0] or best
 
 
@@ -213,7 +222,7 @@ def _smaller(plan: Plan, named: frozenset[str], order: tuple[str, ...]) -> Itera
                 plan = replace(plan, batch=max(FEWEST_PATCHES, plan.batch // 2), micro=None)
                 yield plan
         elif name == "patch" and name not in named:
-            for factor in (3 / 4, 2 / 3, 2 / 3):
+            for factor in SHRINKING:
                 if (cut := _scaled(plan, factor)) is not None:
                     plan = cut
                     yield plan

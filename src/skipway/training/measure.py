@@ -93,8 +93,8 @@ class Meter:
     Attributes:
         prepared: Whose images the batches are cut from.
         device: Where the steps run.
-        allowance: Seconds for all measurements; plans that come later are estimated from the last one measured where
-            they are smaller, and refused where they are not.
+        allowance: Seconds for all measurements. What is asked later, once the planned patch and network were measured,
+            is estimated from the last measurement where it is smaller, and refused where it is larger.
     """
 
     prepared: Prepared
@@ -129,7 +129,7 @@ class Meter:
 
     def cost(self, plan: Plan) -> Cost:
         """Seconds of a whole step, peak bytes of one micro-batch; see `fitted`."""
-        if self.spent > self.allowance and self.last is not None:
+        if self.last is not None and self.spent > self.allowance:
             return _estimate(plan, *self.last)
         began = time.perf_counter()
         try:
@@ -141,7 +141,10 @@ class Meter:
         if found is None:
             self.close()
             found = Cost(math.inf, math.inf)
-        else:
+        elif self.last is not None or (plan.patch, plan.config) == (
+            self.prepared.plan.patch,
+            self.prepared.plan.config,
+        ):
             self.last = plan, found
         self.spent += time.perf_counter() - began
         return found
@@ -181,10 +184,10 @@ class Meter:
         return Cost(min(took) * plan.batch / micro, most, min(kept, most))
 
     def _enough(self, took: Sequence[float]) -> bool:
-        """One step tells the memory; the time is that of `TIMED` more, as far as a fifth of the allowance goes."""
-        if not took or self.allowance == math.inf:
-            return bool(took)
-        return len(took) > TIMED or sum(took) > self.allowance / 20
+        """One step tells the memory; the time that of `TIMED` more, or fewer where they take long, but of one more."""
+        if self.allowance == math.inf:
+            return len(took) > 0
+        return len(took) > TIMED or (len(took) > 1 and sum(took) > self.allowance / 20)
 
     def _network(self, plan: Plan) -> tuple[SkipGraph, torch.optim.Optimizer]:
         """A network with its average and optimiser, that of the last measurement where it is the same."""
@@ -197,14 +200,16 @@ class Meter:
 
 
 def _estimate(plan: Plan, known: Plan, cost: Cost) -> Cost:
-    """Of a smaller plan than one that was measured, by its pixels and squared width; no less memory than measured."""
+    """From a plan that was measured to a smaller one: time and the memory of a micro-batch by pixels and width."""
 
     def work(of: Plan, patches: int) -> float:
-        return patches * math.prod(of.patch) * of.config.get("width", 1) ** 2
+        return patches * math.prod(of.patch) * of.config.get("width", 1) ** 1.5
 
-    if work(plan, plan.micro or plan.batch) > work(known, known.micro or known.batch):
+    share = work(plan, plan.batch) / work(known, known.batch)
+    if share > 1:
         return Cost(math.inf, math.inf)
-    return replace(cost, seconds=cost.seconds * work(plan, plan.batch) / work(known, known.batch))
+    part = work(plan, plan.micro or plan.batch) / work(known, known.micro or known.batch)
+    return Cost(cost.seconds * share, cost.kept + (cost.bytes - cost.kept) * part, cost.kept)
 
 
 def _limits(prepared: Prepared, request: Request, device: torch.device, spent: float) -> Limits:
