@@ -123,6 +123,11 @@ def test_no_more_is_measured_than_a_share_of_the_time(data, tmp_path):
     assert meter.spent == spent
 
 
+def test_one_patch_that_batch_norm_refuses_is_measured_as_two(data, tmp_path):
+    start(data, tmp_path / "run", steps=2, patch=16, depth=5)  # one pixel at the coarsest level
+    assert Run(tmp_path / "run").read("plan")["measured"]["bytes"] > 0
+
+
 def test_a_plan_that_stands_is_not_measured_again(data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     start(data, run, steps=2)

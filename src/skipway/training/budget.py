@@ -27,7 +27,7 @@ SHRINKING = (3 / 4, 2 / 3)
 """What the sides of a patch are cut to, one after the other: 256, 192, 128."""
 
 SAFE = 256**2
-"""Pixels of a patch that is measured at once where time counts; others come after one of a quarter of their sides."""
+"""Pixels of a patch that is measured at once where time counts; others come after one of half their sides."""
 
 NEAR = 1.25
 """Where no plan has steps enough, the first that takes at most this many times as long as the fastest is taken."""
@@ -151,7 +151,7 @@ def _settled(plan: Plan, limits: Limits, cost: Costs, *, hurry: bool = False) ->
     """
     most = sys.float_info.max if limits.bytes is None else limits.bytes
     safe = limits.seconds is not None and math.prod(plan.patch) <= SAFE
-    probe = None if safe else _scaled(plan, 1 / 4)
+    probe = None if safe else _scaled(plan, 1 / 2)
     if probe is not None:
         small = cost(replace(probe, micro=1))
         needed = small.kept + (small.bytes - small.kept) * math.prod(plan.patch) / math.prod(probe.patch)
@@ -175,12 +175,12 @@ def _settled(plan: Plan, limits: Limits, cost: Costs, *, hurry: bool = False) ->
 
 def _faster(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -> Fitted:
     """The precision that takes less time on this machine; the planned one where they are alike."""
-    for precision in () if "precision" in named else limits.precisions:
-        if precision != found.plan.precision:
-            other = replace(found.plan, precision=precision)
-            here = cost(other)
-            if CLOSE * here.seconds < found.cost.seconds and here.bytes <= (limits.bytes or math.inf):
-                found = Fitted(other, here)
+    one = replace(found.plan, micro=1)
+    others = [p for p in limits.precisions if p != one.precision and "precision" not in named]
+    for precision in others:
+        other = replace(one, precision=precision)
+        if CLOSE * cost(other).seconds < cost(one).seconds:
+            found = _settled(other, limits, cost)[0] or found
     return found
 
 

@@ -19,11 +19,11 @@ from skipway.errors import Problem, UsageError
 from skipway.losses import LOSSES, each_class
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
-from skipway.plan import KEPT, Plan, published_width
+from skipway.plan import KEPT, Plan, geometry_of, published_width
 from skipway.request import Request
 from skipway.training import memory
 from skipway.training.average import start_average
-from skipway.training.budget import Cost, Limits, TooLarge, fitted
+from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted
 from skipway.training.dataset import TrainingSet
 from skipway.training.prepare import Prepared
 from skipway.training.step import learn, optimiser_of, placed
@@ -126,14 +126,29 @@ class Meter:
             )
         self.decoded = int(sum(sizes) / len(sizes) * len(self.prepared.train_volumes))
         self.spent += time.perf_counter() - began
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """One small step, for all that torch loads and compiles in the first one; a training pays for it anyway."""
+        plan, spent = self.prepared.plan, self.spent
+        small = geometry_of(plan.model, plan.config).next_legal([SMALLEST[plan.ndim]] * plan.ndim)
+        if math.prod(small) < math.prod(plan.patch):
+            self.cost(replace(plan, patch=small, micro=1))
+            self.spent = spent
 
     def cost(self, plan: Plan) -> Cost:
         """Seconds of a whole step, peak bytes of one micro-batch; see `fitted`."""
         if self.last is not None and self.spent > self.allowance:
             return _estimate(plan, *self.last)
         began = time.perf_counter()
+        micro = plan.micro or plan.batch
         try:
-            found = self._steps(plan)
+            try:
+                found = self._steps(plan, micro)
+            except ValueError:
+                if micro > 1:
+                    raise
+                found = self._steps(plan, 2)  # a batch norm over a single value refuses one patch
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
@@ -154,8 +169,7 @@ class Meter:
         self.net = None
         memory.forget_peak(self.device)
 
-    def _steps(self, plan: Plan) -> Cost:
-        micro = plan.micro or plan.batch
+    def _steps(self, plan: Plan, micro: int) -> Cost:
         model, optimiser = self._network(plan)
         loss = LOSSES[plan.loss].function
         if self.prepared.labels.overlapping:
