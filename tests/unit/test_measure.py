@@ -85,13 +85,15 @@ def test_a_small_budget_computes_in_parts_and_too_small_a_one_says_so(data, tmp_
     found = measured(there, request, CPU).plan
     assert (found.micro, found.batch) == (2, 8)
     assert found.measured["limit"] == int(1.8 * 2**30)
-    assert "2 of 8 patches at once, since all exceed the memory of 1.8 GiB" in found.reasons["micro"]
+    assert "2 of 8 patches at once, since all exceed the memory" in found.reasons["micro"]
     with pytest.raises(UsageError) as caught:
         measured(there, Request(**{**TINY, "batch": 8}, ram=2**30), CPU)
     said = str(caught.value)
-    assert said.startswith("--ram: 1.0 GiB, and a step on one patch of 32×32 takes 1.3 GiB")
-    assert "Fix: --ram 13" in said
-    assert "or a smaller --patch or --width" in said
+    least = 1.03 * 1.25 * 2**10 / 0.9  # a step of 1.25 GiB fills nine tenths, and a little
+    assert said.startswith(
+        "--ram: 1.0 GiB, too little for steps on one patch of 32×32, expected 1.4 GiB at least"
+    )
+    assert f"Fix: --ram {int(least) + 1}M, or a smaller --patch or --width" in said
 
 
 def test_the_smallest_budget_that_is_named_does(data, tmp_path):

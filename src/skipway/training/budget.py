@@ -274,8 +274,7 @@ def _reasons(before: Plan, found: Fitted, limits: Limits) -> Mapping[str, str]:
     if "precision" in lines:
         lines["precision"] = f"{after.precision} takes less time here than {before.precision}"
     if after.micro is not None:
-        room = "" if limits.bytes is None else f" of {said(limits.bytes)}"
-        lines["micro"] = f"{after.micro} of {after.batch} patches at once, since all exceed the memory{room}"
+        lines["micro"] = f"{after.micro} of {after.batch} patches at once, since all exceed the memory"
     return lines
 
 

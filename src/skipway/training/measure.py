@@ -43,6 +43,9 @@ TRAINING = 0.8
 SHORT, LEAST, LEAST_SHORT = 90.0, 400, 150
 """Steps that a training should have at least; the last figure for budgets below so many seconds."""
 
+HEADROOM = 0.1
+"""Share of the memory that no measured step may fill: a whole training, with validation and scores, held 11 % more."""
+
 CACHE_SHARE = 0.25
 """Largest share of the memory of the machine for decoded images."""
 
@@ -62,25 +65,29 @@ def measured(prepared: Prepared, request: Request, device: torch.device, spent: 
         UsageError: one patch of the smallest plan exceeds the memory.
         DataError: an image cannot be read.
     """
-    plan, cpu = prepared.plan, torch.device("cpu")
-    limits = _limits(prepared, request, device, spent)
+    plan, cpu, on_gpu = prepared.plan, torch.device("cpu"), device.type == "cuda"
+    whole = memory.budget(device, request.vram if on_gpu else request.ram)
     host = memory.budget(cpu, request.ram)
     with _undisturbed(device):
         meter = Meter(prepared, device, math.inf if request.seconds is None else MEASURING * request.seconds)
         cache = min(KEPT, meter.decoded)
         if host is not None:
             cache = min(cache, int(CACHE_SHARE * max(0, host - memory.in_use(cpu))))
-        if device.type != "cuda" and limits.bytes is not None:
-            limits = replace(limits, bytes=limits.bytes - cache)
+        held = 0 if on_gpu else cache
+        room = None if whole is None else (1 - HEADROOM) * whole - held
         try:
-            found = fitted(plan, _named(prepared, request), limits, meter.cost)
+            found = fitted(
+                plan,
+                _named(prepared, request),
+                _limits(prepared, request, device, room, spent),
+                meter.cost,
+            )
         except TooLarge as error:
-            raise _too_large(error, request, device, limits.bytes or 0, cache) from error
+            raise _too_large(error, request, on_gpu, whole or 0, held) from error
         finally:
             meter.close()
-    held = 0 if device.type == "cuda" else cache
     facts: dict[str, Any] = {"bytes": int(found.cost.bytes) + held if found.cost.bytes else None}
-    facts["limit"] = None if limits.bytes is None else int(limits.bytes) + held
+    facts["limit"] = whole
     if request.seconds is not None:
         facts["seconds"] = float(f"{found.cost.seconds:.3g}")
     return replace(prepared, plan=replace(found.plan, cache=cache, measured=facts))
@@ -226,12 +233,13 @@ def _estimate(plan: Plan, known: Plan, cost: Cost) -> Cost:
     return Cost(cost.seconds * share, cost.kept + (cost.bytes - cost.kept) * part, cost.kept)
 
 
-def _limits(prepared: Prepared, request: Request, device: torch.device, spent: float) -> Limits:
+def _limits(
+    prepared: Prepared, request: Request, device: torch.device, room: float | None, spent: float
+) -> Limits:
     plan, seconds = prepared.plan, request.seconds
-    asked = request.vram if device.type == "cuda" else request.ram
     both = seconds is not None and fast_bf16(device)
     return Limits(
-        bytes=memory.budget(device, asked),
+        bytes=room,
         seconds=None if seconds is None else max(0.1 * seconds, TRAINING * seconds - spent),
         least=LEAST_SHORT if seconds is not None and seconds < SHORT else LEAST,
         width=published_width(plan.model) if "width" in plan.config else 0,
@@ -252,23 +260,19 @@ def _named(prepared: Prepared, request: Request) -> frozenset[str]:
     return frozenset(named)
 
 
-def _too_large(
-    error: TooLarge, request: Request, device: torch.device, room: float, cache: int
-) -> UsageError:
-    flag, asked = ("--vram", request.vram) if device.type == "cuda" else ("--ram", request.ram)
-    held = 0 if device.type == "cuda" else cache
-    sides = "×".join(map(str, error.smallest.patch))
+def _too_large(error: TooLarge, request: Request, on_gpu: bool, whole: int, held: int) -> UsageError:
+    flag, asked = ("--vram", request.vram) if on_gpu else ("--ram", request.ram)
+    where, sides = flag if asked else "free memory", "×".join(map(str, error.smallest.patch))
     if not math.isfinite(error.least):
-        found, fix = f"one patch of {sides} does not fit the memory", "a smaller --patch or --width"
-        return UsageError(Problem(found, flag if asked else "memory", fix=fix))
-    least = memory.said(1.05 * (error.least + held))
-    short = f"{1 + (1.05 * (error.least + held)) // 2**20:.0f}M"
+        found = f"one patch of {sides} does not fit"
+        return UsageError(Problem(found, where, fix="a smaller --patch or --width"))
+    least = 1.03 * (error.least + held) / (1 - HEADROOM)  # no two measurements agree to the last page
     return UsageError(
         Problem(
-            f"{memory.said(room + held)}, and a step on one patch of {sides} takes {least}",
-            flag if asked else "free memory",
-            f"{least} at least",
-            f"{flag} {short}, or a smaller --patch or --width",
+            f"{memory.said(whole)}, too little for steps on one patch of {sides}",
+            where,
+            f"{memory.said(least)} at least",
+            f"{flag} {1 + least // 2**20:.0f}M, or a smaller --patch or --width",
         )
     )
 
