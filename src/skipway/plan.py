@@ -6,12 +6,13 @@ every rule.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
+from skipway.data.length import length
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import LOSSES
 from skipway.models import arguments, published_classes, sketch
@@ -20,9 +21,6 @@ from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.request import Request
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
-
-FEWEST, MOST = 500, 5000
-"""Steps when neither --steps nor --time is given: no fewer and no more than these, see `length`."""
 
 SHALLOWEST = 2
 """Levels that a small image leaves a network at least."""
@@ -198,28 +196,6 @@ def make_plan(
         seed=request.seed,
         reasons=reasons,
     )
-
-
-def length(data: Fingerprint, patch: Sequence[int]) -> tuple[int, str]:
-    """Steps of a training whose length nobody named, and why: 200 · √P for images of P patches in all.
-
-    Four times the data get twice the steps, since new images teach less and less; from `FEWEST` to `MOST`.
-
-    Args:
-        data: What the training images look like.
-        patch: Input side per axis.
-
-    >>> few = Fingerprint(10, (512, 512), (512, 512), (512, 512), 1, "uint8", (1.0,), 0, 0.0, 0.0, 0.0, 1.0, 0.5)
-    >>> length(few, (256, 256))
-    (1250, '10 training images that 40 patches would cover')
-    """
-    size = data.size(len(patch))
-    items = data.n if len(patch) == 2 else max(1, round(data.n / data.slices))
-    patches = items * math.prod(max(1.0, n / p) for n, p in zip(size, patch, strict=True))
-    steps = min(MOST, max(FEWEST, 50 * round(4 * math.sqrt(patches))))
-    what = "image" if len(patch) == 2 else "volume"
-    said = f"{items} training {what}{'s' * (items != 1)} that {max(1, round(patches))} patches would cover"
-    return steps, said
 
 
 def warmup(steps: int, longest: int = WARMUP) -> int:

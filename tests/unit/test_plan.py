@@ -11,11 +11,12 @@ from toys import one_thread
 from members import FLAT, small
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
+from skipway.data.length import FEWEST, MOST, length
 from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
 from skipway.nn.norms import norm_of
-from skipway.plan import FEWEST, MOST, WARMUP, Plan, length, make_plan
+from skipway.plan import WARMUP, Plan, make_plan
 from skipway.request import Request
 from skipway.synthetic import draw_cells
 
