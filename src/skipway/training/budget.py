@@ -32,8 +32,8 @@ SAFE = 256**2
 NEAR = 1.25
 """Where no plan has steps enough, the first that takes at most this many times as long as the fastest is taken."""
 
-CLOSE = 1.05
-"""Times within this factor of each other count as equal."""
+CLOSE = 1.25
+"""Times of two precisions within this factor of each other count as equal: other programs differ as much."""
 
 
 @dataclass(frozen=True)
