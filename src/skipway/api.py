@@ -28,6 +28,8 @@ from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
 from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.measure import measured
+from skipway.training.memory import amount
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import first_weights, run_training
@@ -118,6 +120,8 @@ def train(
     task: str | None = None,
     val: Path | str | None = None,
     time: str | float | None = None,
+    ram: str | int | None = None,
+    vram: str | int | None = None,
     device: str | None = None,
     layout: str | None = None,
     suffix: str | None = None,
@@ -142,6 +146,8 @@ def train(
         val: Validation data: a folder, a list, a table with a column `split`, nnU-Net's or a run's split file.
             By default whole groups, the end of a numbered series, or images drawn by lot: about a fifth.
         time: Wall-clock budget, seconds or text such as "20m".
+        ram: Memory that the training keeps to, bytes or text such as "4G"; by default 80 % of what is free.
+        vram: The same of the GPU.
         device: Where to run.
         layout: Name of the layout of the folder, see docs/layouts.md; found by default.
         suffix: What a mask's name has that its image's has not.
@@ -162,7 +168,12 @@ def train(
         SkipwayError: see `skipway.errors` for the kinds.
     """
     try:
-        request = Request(**choices, seconds=None if time is None else seconds(time))
+        request = Request(
+            **choices,
+            seconds=None if time is None else seconds(time),
+            ram=None if ram is None else amount(ram, "--ram"),
+            vram=None if vram is None else amount(vram, "--vram"),
+        )
     except TypeError as error:
         raise UsageError(Problem(str(error).partition("__init__() ")[2] or str(error), "train")) from error
     if are_arrays(images) or are_arrays(masks):
@@ -229,6 +240,10 @@ def train_run(order: Order, event: Event) -> Trained:
         claim(output, asked)  # again: somebody may have been here since
         run.sweep()
         fresh = prepared.split.warnings
+        if (
+            order.request.plan is None and not (run.path / "versions.json").is_file()
+        ):  # a plan that stands is kept
+            prepared = measured(prepared, order.request, where, time.perf_counter() - began)
         prepared, changed = stored(run, prepared, asked, where)
         run.write("check", dict(checked.seen))
         lines = described(checked, prepared, _parameters(prepared), where)

@@ -12,17 +12,21 @@ from typing import Any
 
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
+from skipway.data.length import length
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.losses import LOSSES
 from skipway.models import arguments, published_classes, sketch
-from skipway.models.anisotropy import settled
+from skipway.models.anisotropy import LEAST, settled
 from skipway.models.assemble import ON_BACKBONE, PLAIN
 from skipway.request import Request
 from skipway.shapes import Geometry
 from skipway.weight_maps import balance
 
-DEFAULT_STEPS = 2000
-"""Used when neither --steps nor --time is given."""
+SHALLOWEST = 2
+"""Levels that a small image leaves a network at least."""
+
+KEPT = 2 * 1024**3
+"""Bytes of decoded images that are kept; others are decoded each time they are needed."""
 
 MAX_PATCH = 256
 """Side of a training patch: large enough for the context of five levels, small enough for several a batch."""
@@ -73,6 +77,10 @@ class Plan:
         supervision: One of `losses.ETAS`: how the loss weighs the outputs.
         pretrained: Where the first weights of the backbone come from; None draws them.
         seed: Of everything random.
+        micro: Patches computed at once; the gradients of a step are gathered over all parts of its batch. None: all.
+        cache: Bytes of decoded images kept in memory; changes the speed and no bit.
+        reasons: Why a number is what it is, by its name, where that is not a rule of docs/training.md alone.
+        measured: What steps on this machine took: `seconds` a step, peak `bytes` of memory, and the `limit` for them.
     """
 
     model: str
@@ -97,6 +105,10 @@ class Plan:
     supervision: str = "equal"
     pretrained: str | None = None
     seed: int = 0
+    micro: int | None = None
+    cache: int = KEPT
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ndim(self) -> int:
@@ -148,8 +160,15 @@ def make_plan(
     if labels.overlapping:
         refuse_one_class_a_pixel(loss, config, published=published)
     room = _room(on_cpu=on_cpu)
-    patch = _patch(request, data, _geometry(model, config), room, published=published)
-    steps = request.steps if request.steps or request.seconds else DEFAULT_STEPS
+    reasons: dict[str, str] = {}
+    patch = _patch(request, data, geometry_of(model, config), room, published=published)
+    while not published and _too_deep(model, request, config, patch):
+        reasons["depth"] = f"{config['depth']} levels would leave fewer than {LEAST} pixels at the coarsest"
+        config = _config(model, request, data, labels, narrow=on_cpu, depth=config["depth"] - 1)
+        patch = _patch(request, data, geometry_of(model, config), room, published=published)
+    steps = request.steps
+    if steps is None and request.seconds is None:
+        steps, reasons["steps"] = length(data, patch)
     optimiser = request.optimiser or ("sgd" if published else "adamw")
     return Plan(
         model=model,
@@ -175,6 +194,7 @@ def make_plan(
         min_area=_min_area(data, labels),
         augmentation=_augmentation(labels),
         seed=request.seed,
+        reasons=reasons,
     )
 
 
@@ -202,8 +222,24 @@ def refuse_one_class_a_pixel(loss: str, config: Mapping[str, Any], *, published:
         raise UsageError(*problems)
 
 
+def _too_deep(model: str, request: Request, config: Mapping[str, Any], patch: tuple[int, ...]) -> bool:
+    """Whether the coarsest level is left too few pixels along an axis, and nobody asked for its depth."""
+    if "depth" not in config or request.asked.keys() & {"depth", "pools"} or config["depth"] <= SHALLOWEST:
+        return False
+    if "pools" in config and max(config["pools"][-1]) == 1:
+        return True  # every axis is as short as it gets
+    coarsest = geometry_of(model, config).levels[-1]
+    return any(g.stride > 1 and g.size(side) < LEAST for g, side in zip(coarsest, patch, strict=True))
+
+
 def _config(
-    model: str, request: Request, data: Fingerprint, labels: LabelMap, *, narrow: bool
+    model: str,
+    request: Request,
+    data: Fingerprint,
+    labels: LabelMap,
+    *,
+    narrow: bool,
+    depth: int | None = None,
 ) -> dict[str, Any]:
     """Arguments of the builder: the published ones, but for what the data, the machine and the user ask.
 
@@ -226,13 +262,18 @@ def _config(
             ON_BACKBONE["width"] if asked.get("backbone") else _width(model, narrow=narrow, flat=flat)
         )
     if "depth" in known and not asked.get("backbone"):  # else all levels that it has
-        config["depth"] = known["depth"] or PLAIN["depth"]
+        config["depth"] = depth or known["depth"] or PLAIN["depth"]
     if known.get("norm", "") is None:  # plain nodes: what trains on small batches without a rate to tune
         config |= {"norm": "batch", "dropout": 0.0}
     if "supervised" in known:
         config["supervised"] = True
     config |= asked
-    return config | settled(known, config, data.spacing if data.volumes else None)
+    spacing = data.spacing if data.volumes else None
+    seen = None if "depth" in asked else [min(n, request.patch or MAX_PATCH) for n in data.size(3)]
+    by_size = config | settled(known, config, spacing, seen)
+    if "pools" in by_size and any(geometry_of(model, by_size).margin):  # a valid net sees more than the image
+        return config | settled(known, config, spacing)
+    return by_size
 
 
 def _width(model: str, *, narrow: bool, flat: bool) -> int:
@@ -240,13 +281,19 @@ def _width(model: str, *, narrow: bool, flat: bool) -> int:
 
     Half of 16 would leave TransUNet's finest level two channels, and whole trainings ended with both of them dead.
     """
-    width = arguments(model)["width"] or sketch(model).encoder.widths[0]
+    width = published_width(model)
     if not narrow or (flat and width <= 16):
         return width
     return width // 4 if width >= 64 else -(-width // 2)
 
 
-def _geometry(model: str, config: Mapping[str, Any]) -> Geometry:
+def published_width(model: str) -> int:
+    """Features at the finest level of a network as it was published."""
+    width: int = arguments(model)["width"] or sketch(model).encoder.widths[0]
+    return width
+
+
+def geometry_of(model: str, config: Mapping[str, Any]) -> Geometry:
     """Size arithmetic of a network, without memory for its weights.
 
     Raises:

@@ -19,7 +19,8 @@ FLAGS = ("width", "depth", "backbone", "supervised")
 class Request:
     """What the user named; None leaves the choice to the rules.
 
-    `plan` is the plan of another run, which then decides everything but the length.
+    `plan` is the plan of another run, which then decides everything but the length. `ram` and `vram` are the bytes
+    that the training may hold, of the machine and of its GPU.
     """
 
     preset: str = "default"
@@ -40,6 +41,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     plan: str | None = None
+    ram: int | None = None
+    vram: int | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -51,6 +54,8 @@ class Request:
                 ("--patch", self.patch),
                 ("--width", self.width),
                 ("--lr", self.learning_rate),
+                ("--ram", self.ram),
+                ("--vram", self.vram),
             )
             if value is not None and not (value > 0 and math.isfinite(value))
         ]

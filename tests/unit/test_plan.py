@@ -11,11 +11,12 @@ from toys import one_thread
 from members import FLAT, small
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
+from skipway.data.length import FEWEST, MOST, length
 from skipway.errors import CheckpointError, UsageError
 from skipway.losses import cross_entropy_dice, supervised
 from skipway.models import arguments, build, published_classes
 from skipway.nn.norms import norm_of
-from skipway.plan import DEFAULT_STEPS, WARMUP, Plan, make_plan
+from skipway.plan import WARMUP, Plan, make_plan
 from skipway.request import Request
 from skipway.synthetic import draw_cells
 
@@ -71,7 +72,7 @@ def test_defaults():
         "dropout": 0.0,
     }
     assert (plan.patch, plan.batch) == ((256, 256), 4)
-    assert (plan.steps, plan.seconds, plan.warmup) == (DEFAULT_STEPS, None, WARMUP)
+    assert (plan.steps, plan.seconds, plan.warmup) == (1250, None, WARMUP)  # 10 of 512²: 200 · √40
     assert (plan.learning_rate, plan.weight_decay, plan.precision) == (2e-3, 1e-2, "fp32")
     assert plan.class_weights == (1.0, 1.0)
     assert plan.weighted
@@ -141,6 +142,44 @@ def test_what_the_user_names_wins(name, preset):
     if name == "patch" and preset == "2015":
         value = 188  # 64 is no legal input; the smallest is 188 → 4
     assert of(after) == value
+
+
+def test_the_length_follows_from_the_images():
+    # 200 · √P, P patches of 256² in all images: 4 times the images, twice the steps.
+    assert [length(looks(n=n), (256, 256))[0] for n in (10, 40, 160)] == [1250, 2550, 5000]
+    assert length(looks(n=1), (256, 256))[0] == FEWEST
+    assert length(looks(n=1000), (256, 256))[0] == MOST
+    assert length(sized(100, n=25), (112, 112)) == (1000, "25 training images that 25 patches would cover")
+    stacks = looks(n=60, slices=20, median=(128, 128))  # 3 volumes, 2 · 2 patches wide
+    assert length(stacks, (32, 64, 64)) == (700, "3 training volumes that 12 patches would cover")
+    plan = planned(data=looks(n=40))
+    assert plan.steps == 2550
+    assert "40 training images that 160 patches" in plan.reasons["steps"]
+    assert "steps" not in planned(Request(steps=7)).reasons
+    assert "steps" not in planned(Request(seconds=7.0)).reasons
+
+
+def test_small_images_get_shallower_networks():
+    for side, depth in ((16, 3), (20, 3), (33, 4), (48, 4), (49, 5), (64, 5), (200, 5)):
+        plan = planned(data=sized(side))
+        assert plan.config["depth"] == depth, side
+        coarsest = geometry(plan).levels[-1]
+        assert min(grid.size(n) for grid, n in zip(coarsest, plan.patch, strict=True)) >= 4
+        assert ("depth" in plan.reasons) == (depth < 5)
+    assert planned(Request(depth=5), sized(16)).config["depth"] == 5
+    assert planned(Request(patch=32)).config["depth"] == 4
+    assert planned(data=sized((40, 700))).config["depth"] == 4
+
+
+def test_thin_volumes_keep_their_short_axis():
+    def cut(size, **asked):
+        found = planned(Request(options={"ndim": 3}, **asked), looks(slices=size[0], median=size[1:]))
+        return found.config.get("pools"), found.config["depth"], found.patch
+
+    assert cut((12, 256, 256)) == ([[2, 2, 2], *[[1, 2, 2]] * 3], 5, (12, 144, 144))
+    assert cut((36, 50, 35)) == (None, 4, (40, 56, 40))
+    assert cut((3, 256, 256))[0] == [[1, 2, 2]] * 4
+    assert cut((12, 256, 256), depth=3)[0] is None, "a depth that is named is as published"
 
 
 def test_time_leaves_the_steps_open():

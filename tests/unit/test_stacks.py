@@ -161,9 +161,9 @@ def test_a_sample_is_a_volume_with_target_and_weights_in_three_axes(stack):
         ((100, 512, 512), True, (64, 64, 64), 2),
         ((100, 512, 512), False, (96, 96, 96), 2),
         ((31, 61, 57), True, (32, 64, 64), 2),
-        ((12, 1024, 1024), True, (16, 128, 128), 2),
-        ((1, 48, 48), True, (16, 48, 48), 7),
-        ((400, 20, 20), True, (256, 32, 32), 2),
+        ((12, 1024, 1024), True, (12, 144, 144), 2),
+        ((1, 48, 48), True, (1, 48, 48), 32),
+        ((400, 20, 20), True, (256, 20, 20), 2),
     ],
 )
 def test_a_patch_of_a_volume_fits_into_the_room_of_a_batch(size, on_cpu, patch, batch):

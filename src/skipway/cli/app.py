@@ -77,7 +77,9 @@ def train(
     model: Annotated[str | None, typer.Option(help="A name of `skipway models`.  [default: unet]")] = None,
     task: options.TaskName = None,
     val: options.Val = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.  [default: 2000]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps.  [default: by the number of images]")
+    ] = None,
     time: Annotated[
         str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
     ] = None,
@@ -127,6 +129,13 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
     ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option(hidden=True, help="Memory to keep to, such as 4G.  [default: 80 % of what is free]"),
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(hidden=True, help="The same of the GPU.  [default: 80 % of what is free]")
+    ] = None,
     ignore: options.Ignore = None,
     layout: options.LayoutName = None,
     pairs: options.PairsTable = None,
@@ -141,6 +150,7 @@ def train(
     from skipway import api
     from skipway.data.layouts import Reading
     from skipway.request import Request
+    from skipway.training.memory import amount
 
     if keep_heap:
         devices.keep_heap()
@@ -163,6 +173,8 @@ def train(
         options=parsed(settings or ()),
         seed=seed,
         plan=None if plan is None else str(plan.resolve()),
+        ram=None if ram is None else amount(ram, "--ram"),
+        vram=None if vram is None else amount(vram, "--vram"),
     )
     order = api.Order(
         images,

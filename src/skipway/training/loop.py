@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from skipway.data.sampling import Batch
-from skipway.errors import Interrupted, NumericalError, Problem
+from skipway.errors import EnvironmentFault, Interrupted, NumericalError, Problem
 from skipway.losses import Loss
 from skipway.nn.graph import SkipGraph
 from skipway.nn.layout import for_prediction
@@ -18,6 +18,7 @@ from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
+from skipway.training.memory import forget_peak, ran_out
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
 from skipway.training.state import Parts, Progress, load_state, save_state
 from skipway.training.step import Learnt, learn, optimiser_of, placed
@@ -91,6 +92,7 @@ def fit(
     Raises:
         Interrupted: a stop was asked for; state and weights are saved.
         NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
+        EnvironmentFault: memory ran out a second time.
     """
     began = time.perf_counter()
     model = placed(model, plan, device)
@@ -138,6 +140,7 @@ class _Training:
     progress: Progress
     clock: "_Clock"
     rows: list[dict[str, Any]] = field(default_factory=list)
+    halved: bool = False
 
     @property
     def finished(self) -> bool:
@@ -151,7 +154,12 @@ class _Training:
                 began = time.perf_counter()
                 batch = next(batches)
                 rate = learning_rate(self.plan, progress.step, progress.total)
-                learnt = self._learn(batch, rate)
+                try:
+                    learnt = self._learn(batch, rate)
+                except (RuntimeError, MemoryError) as error:
+                    if not ran_out(error):
+                        raise
+                    break  # and forget the error, which holds what the step had allocated
                 if learnt is None:
                     return batch
                 progress.step += 1
@@ -172,6 +180,8 @@ class _Training:
                 if text := hooks.collapse.look(progress.step, learnt.logits, learnt.target):
                     hooks.event({"event": "warning", "text": text})
                 self._after_step(rate)
+        if not self.finished:
+            self._compute_less()
         return None
 
     def rewind(self, failed: Batch) -> None:
@@ -191,6 +201,29 @@ class _Training:
         self.hooks.event(
             {"event": "rewound", "from": left, "to": self.progress.step, "batch": number, "images": images}
         )
+
+    def _compute_less(self) -> None:
+        """After running out of memory: half as many patches at once, from the last saved state on, but only once."""
+        micro, left = self.plan.micro or self.plan.batch, self.progress.step
+        if self.halved or micro == 1:
+            raise EnvironmentFault(
+                Problem(
+                    f"memory ran out in step {left + 1}, with {micro} of {self.plan.batch} patches at once",
+                    str(self.device),
+                    fix="train into a new folder with a smaller --patch, --width or --batch, or end other programs",
+                )
+            )
+        self.halved = True
+        why = f"{micro // 2} of {self.plan.batch} patches at once: memory ran out with {micro} in step {left + 1}"
+        self.plan = replace(self.plan, micro=micro // 2, reasons={**self.plan.reasons, "micro": why})
+        self.parts.optimiser.zero_grad(set_to_none=True)
+        forget_peak(self.device)
+        self.progress = load_state(self.run.path / STATE, self.parts)
+        self.rows.clear()
+        stored = self.plan if self.plan.steps else replace(self.plan, steps=self.progress.total)
+        self.run.write("plan", stored.to_json())
+        text = f"{why}; goes on from step {self.progress.step} with the same batches, in more parts"
+        self.hooks.event({"event": "warning", "text": text})
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""

@@ -19,6 +19,7 @@ from skipway.devices import fast_bf16
 from skipway.plan import Plan, make_plan
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
+from skipway.training.budget import described_fit
 from skipway.training.order import Order
 from skipway.training.repeat import read_plan, repeated
 
@@ -140,8 +141,11 @@ def described(
     kinds = ", ".join(sorted({record.kind for record in checked.records}))
     low, high = ("×".join(map(str, size)) for size in (data.smallest, data.largest))
     sizes = low if low == high else f"{low} to {high}"
+    why = f": {plan.reasons['steps']}" if "steps" in plan.reasons else ""
     length = (
-        f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
+        f"{plan.steps} steps{why}"
+        if plan.steps
+        else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
     bits = "changes no bit" if device.type == "cpu" else "may change the last bits"
     small = (
@@ -168,6 +172,7 @@ def described(
         "loss": f"{plan.loss}{eta}, {plan.optimiser} at {plan.learning_rate:g}, averaged weights",
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         **_held_back(prepared),
+        **described_fit(plan, on_gpu=device.type == "cuda"),
         "length": f"{length} [--steps, --time]",
         "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
     }

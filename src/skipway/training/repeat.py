@@ -117,6 +117,8 @@ def _problems(plan: Plan) -> Iterator[Problem]:
         ("weight_decay", plan.weight_decay, 0, 100),
         ("clip", plan.clip, 0, float("inf")),
         ("warmup", plan.warmup, 1, 1_000_000),
+        ("micro", plan.micro or 1, 1, 1_000_000),
+        ("cache", plan.cache, 0, 2**60),
     ):
         if not low <= value <= high:
             yield Problem(f"found {value}", name, f"a number from {low} to {high:g}")

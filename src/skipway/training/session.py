@@ -70,7 +70,12 @@ def run_training(
     going_on = (run.path / STATE).is_file()
     model = build(plan.model, **plan.config) if going_on else first_weights(plan)
     samples = TrainingSet(
-        split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim
+        split.train_pairs,
+        task,
+        prepared.normalisation,
+        weighted=plan.weighted,
+        ndim=plan.ndim,
+        cache_bytes=plan.cache,
     )
     batches = BatchPlan(
         seed=plan.seed,

@@ -11,6 +11,7 @@ from skipway.nn.graph import SkipGraph
 from skipway.nn.layout import channels_last
 from skipway.nn.norms import norm_of
 from skipway.plan import Plan
+from skipway.training.micro import micro_batches, shares
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def learn(
     """One optimiser step; None where loss or gradient is not finite, and the weights are untouched then.
 
     Args:
-        plan: Its precision, largest gradient norm and weights of the outputs.
+        plan: Its precision, largest gradient norm, weights of the outputs, and how many patches are computed at
+            once; gradients of the parts of a batch add up to those of the whole (see `training.micro`).
         model: In training mode afterwards.
         optimiser: Of its parameters.
         loss: Of logits, target and weights.
@@ -86,16 +88,29 @@ def learn(
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
+    parts = micro_batches(batch, plan.micro)
+    total, logits, targets = 0.0, [], []
+    for part, share in zip(parts, shares(parts), strict=True):
+        value, seen, target = _loss_of(plan, model, loss, part, device)
+        if not torch.isfinite(value):
+            return None
+        (share * value).backward()
+        total += share * value.item()
+        logits.append(seen)
+        targets.append(target)
+    if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), plan.clip)):
+        return None
+    optimiser.step()
+    return Learnt(total, torch.cat(logits), torch.cat(targets))
+
+
+def _loss_of(
+    plan: Plan, model: SkipGraph, loss: Loss, batch: Batch, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of a batch or a part of it, logits of its last output, and its truth there."""
     image, target = batch.image.to(device), batch.target.to(device)
     weights = None if batch.weights is None else batch.weights.to(device)
     image = image.contiguous(memory_format=layout_for(model, plan))
     with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         outputs: tuple[Tensor, ...] = model(image)
-    value = supervised(loss, outputs, target, weights, eta=plan.supervision)
-    if not torch.isfinite(value):
-        return None
-    value.backward()
-    if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), plan.clip)):
-        return None
-    optimiser.step()
-    return Learnt(value.item(), outputs[-1].detach(), target)
+    return supervised(loss, outputs, target, weights, eta=plan.supervision), outputs[-1].detach(), target
