@@ -147,6 +147,8 @@ def predict_files(
     """
     predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options, predictor.task.labels)
+    for name, text in predictor.remarks.items():
+        event({"event": "line", "name": name, "text": text})
     _make_folders(jobs)
     meaning = _meaning(predictor.task.labels, options).to_json()
     names = [job.name for job in jobs]
