@@ -83,7 +83,7 @@ def train_folds(
         if not run.finished:
             _each(run, order, checked, whole, train_one, event, began)
             facts = {**lines, "command": command_of(run, order.device)}
-            report_folds(run, whole, facts, warnings, versions())
+            report_folds(run, whole, facts, warnings, versions(), event)
             run.write("run", {**run.read("run"), "finished": True})
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})

@@ -11,6 +11,7 @@
     state.safetensors  everything needed to go on training (absent once finished)
     metrics.csv        one row per reported step
     evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image
+    calibration.json   temperature of the probabilities; of a fold the pixels it was fitted on as .safetensors
     report.html        the page to look at
     fold-1, fold-2 …   of `--folds`: the folds, each a run folder; the weights are theirs
 

@@ -147,7 +147,10 @@ def predict_files(
     """
     predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options, predictor.task.labels)
-    for name, text in predictor.remarks.items():
+    remarks = predictor.remarks
+    if options.probabilities:
+        remarks["calibrated"] = predictor.said(options.outputs)
+    for name, text in remarks.items():
         event({"event": "line", "name": name, "text": text})
     _make_folders(jobs)
     meaning = _meaning(predictor.task.labels, options).to_json()

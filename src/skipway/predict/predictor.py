@@ -232,6 +232,12 @@ class Predictor:
         """T of the probabilities that are given out; 1 for other outputs than the last, which it was fitted on."""
         return 1.0 if self.calibration is None or outputs != "last" else self.calibration.temperature
 
+    def said(self, outputs: Outputs = "last") -> str:
+        """Of the probabilities that are given out, one line."""
+        if self.calibration is None or outputs != "last":
+            return "no: as the network gives them"
+        return f"T = {self.temperature():.3f}, {self.calibration.rule} [--no-calibration]"
+
     @property
     def remarks(self) -> dict[str, str]:
         """What a user should know before it starts, by name."""

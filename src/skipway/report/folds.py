@@ -1,12 +1,14 @@
 """The end of a run of folds: the scores of all images, each by the network that never saw it, and one report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
 from skipway.metrics.interval import mean_interval
 from skipway.metrics.pixel import mean_defined
 from skipway.metrics.summary import Evaluation
+from skipway.predict.calibration import NAME
+from skipway.report.calibration import FILE, Sampled, calibrated, trust
 from skipway.report.curves import Chart, Line, draw_chart, read_columns
 from skipway.report.page import Baseline, ReportInput, SplitFacts, write_report
 from skipway.report.scores import Table
@@ -21,6 +23,7 @@ def report_folds(
     facts: Mapping[str, str],
     warnings: Sequence[str],
     versions: Mapping[str, str],
+    event: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Write evaluation.json and report.html of a run whose folds are finished; nothing is predicted again.
 
@@ -30,6 +33,7 @@ def report_folds(
         facts: What was understood, line by line, and the `command`.
         warnings: What the reader must know.
         versions: Program and version.
+        event: Told of the temperature.
 
     Raises:
         CheckpointError: a file of a fold is missing or damaged.
@@ -51,6 +55,10 @@ def report_folds(
     }
     run.write("evaluation", {"evaluation": evaluation.to_json(), **figures, "folds": folds})
     run.write("scores", {"score": scores, "baseline": simple, "baseline_evaluation": baseline.to_json()})
+    parts = [Sampled.read(fold.path / FILE) for fold in run.folds]
+    calibration = calibrated(parts, overlapping=whole.labels.overlapping)
+    run.write(NAME, calibration.to_json())
+    event({"event": "line", "name": "calibrated", "text": str(calibration)})
     places = {
         name: fold.path / "validation"
         for fold, names in zip(run.folds, whole.split.folds, strict=True)
@@ -70,6 +78,7 @@ def report_folds(
         command=facts["command"],
         baseline=Baseline(rules, baseline.to_json(), simple_score, "baseline"),
         warnings=warnings,
+        calibration=trust(calibration),
         folds=_table(folds, figures, whole.task.score_name),
         charts=_charts(run, whole.task.score_name),
     )

@@ -83,6 +83,14 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far the probabilities hold: label and text, and a diagram of reliability."""
+
+    facts: Sequence[tuple[str, str]]
+    chart: curves.Chart | None
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """All that the page shows.
 
@@ -101,6 +109,7 @@ class ReportInput:
         baseline: Simple method to compare with, or None.
         warnings: What the reader must know before trusting a number; those of `validation` are added.
         folds: The score of each fold, of a run of folds.
+        calibration: How far the probabilities hold.
         charts: Shown before those of `metrics_csv`.
     """
 
@@ -118,6 +127,7 @@ class ReportInput:
     baseline: Baseline | None = None
     warnings: Sequence[str] = field(default=())
     folds: scores.Table | None = None
+    calibration: Trust | None = None
     charts: Sequence[curves.Chart] = field(default=())
 
 
@@ -158,6 +168,7 @@ def render(report: ReportInput) -> str:
         figures=scores.headline(report.validation, baseline, background),
         tables=scores.summary_tables(report.validation, baseline, short, names),
         image_table=scores.image_table(report.validation, background),
+        calibration=report.calibration,
         charts=[*report.charts, *_charts(report)],
         box=curves,
         cases=[_shown(case) for case in report.cases],

@@ -19,8 +19,11 @@ from skipway.evaluation.sets import NONE
 from skipway.images import write_labels
 from skipway.metrics.baseline import by_rule, class_sides, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
+from skipway.predict.calibration import NAME as CALIBRATION
+from skipway.predict.calibration import Calibration
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
+from skipway.report.calibration import FILE, Collector, calibrated, trust
 from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
@@ -58,7 +61,10 @@ def validate_run(
         EnvironmentFault: the folder cannot be written.
     """
     folder = run.path / "validation"
-    evaluation, scores = _scored(prepared, _predictions(folder, prepared, predictor, event))
+    collector = Collector(prepared, predictor.model.classes)
+    evaluation, scores = _scored(prepared, _predictions(folder, prepared, predictor, collector, event))
+    calibration = _calibrated(run, prepared, collector)
+    event({"event": "line", "name": "calibrated", "text": str(calibration)})
     rule = _simplest(prepared)
     baseline, simple_scores = _scored(prepared, _baseline(prepared, rule.class_map))
     by_image = {"score": scores, "baseline": simple_scores, "baseline_evaluation": baseline.to_json()}
@@ -81,8 +87,19 @@ def validate_run(
         command=facts["command"],
         baseline=Baseline(rule.name, baseline.to_json(), simple_score, rule.short),
         warnings=warnings,
+        calibration=trust(calibration),
     )
     write_report(run.path / "report.html", page)
+
+
+def _calibrated(run: Run, prepared: Prepared, collector: Collector) -> Calibration:
+    """Fit and keep the temperature; of a fold the pixels too, for that of all folds."""
+    sampled = collector.sampled
+    calibration = calibrated([sampled], overlapping=prepared.labels.overlapping)
+    run.write(CALIBRATION, calibration.to_json())
+    if prepared.split.fold is not None:
+        sampled.write(run.path / FILE)
+    return calibration
 
 
 def label_rows(labels: LabelMap) -> list[LabelRow]:
@@ -108,11 +125,15 @@ def _scored(prepared: Prepared, masks: Iterable[Masks]) -> tuple[Evaluation, dic
 
 
 def _predictions(
-    folder: Path, prepared: Prepared, predictor: Predictor, event: Callable[[Mapping[str, Any]], None]
+    folder: Path,
+    prepared: Prepared,
+    predictor: Predictor,
+    collector: Collector,
+    event: Callable[[Mapping[str, Any]], None],
 ) -> Iterator[Masks]:
     """Name, truth and prediction of each validation image; the predictions are written to `folder`."""
     total = len(prepared.split.val_pairs)
-    pages = predicted_pages(predictor, prepared.val_volumes)
+    pages = predicted_pages(predictor, prepared.val_volumes, collector.look)
     for done, (pair, decoded) in enumerate(pages, start=1):
         _keep(folder, pair, decoded, prepared.labels)
         event({"event": "file", "name": f"validation {pair.name}", "done": done, "of": total})
