@@ -19,6 +19,7 @@ from skipway.folds import CLOSING, _Budget
 from skipway.metrics.interval import mean_interval
 from skipway.request import Request
 from skipway.runs import Run
+from skipway.weights import load_model
 
 N = 3
 
@@ -178,6 +179,20 @@ def test_what_folds_cannot_be_is_refused(data, whole, tmp_path):
     assert "folds not given (now 3)" in refused("--folds", 3, "--steps", 1, run=single)
     code, _, text = skipway("prune", whole.run.path)
     assert (code, "fold-1" in text) == (2, True)
+
+
+def test_a_run_of_folds_is_not_taken_for_a_run_of_one_network(data, whole, tmp_path):
+    words = ("-o", tmp_path / "run", "--task", "objects", *WORDS)
+    folder = whole.run.path
+    code, _, text = skipway("train", data / "images", data / "masks", *words, "--val", folder / "split.json")
+    assert (code, "all images of 3 folds" in text, "fold-1/split.json" in text) == (3, True, True)
+    code, _, text = skipway(
+        "train", data / "images", data / "masks", *words, "--val", folder / "fold-2" / "split.json"
+    )
+    assert code == 0, text
+    assert Run(tmp_path / "run").read("split")["val"] == whole.run.folds[1].read("split")["val"]
+    with pytest.raises(UsageError, match="a run of 3 folds, which has no weights of its own"):
+        load_model(whole.run, torch.device("cpu"))
 
 
 def test_groups_stay_whole_in_every_fold(data, tmp_path):
