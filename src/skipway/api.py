@@ -16,13 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from skipway.data.arrays import are_arrays, saved
+from skipway.data.check import Checked
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
+from skipway.folds import train_folds
 from skipway.models import build
+from skipway.plan import Plan
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
+from skipway.report.folds import in_words
 from skipway.report.validation import validate_run
 from skipway.request import Request
 from skipway.runs import Run
@@ -67,6 +71,7 @@ class Trained:
         baseline_name: That method.
         score_name: What the two scores are.
         device: Where it ran.
+        folds: Of a run of folds, the score of each and the interval of their mean; see `report.folds`.
     """
 
     run: Run
@@ -77,6 +82,7 @@ class Trained:
     baseline_name: str
     score_name: str
     device: str
+    folds: Mapping[str, Any] | None = None
 
     def predict(self, array: NDArray[Any]) -> NDArray[Any]:
         """Masks of one image in memory; see `Predictor.predict`."""
@@ -91,6 +97,8 @@ class Trained:
                 "n/a" if em[name] is None else f"{em[name]:.3f}" for name in ("v_rand", "v_info")
             )
             lines.append(f"{'membranes':<10} V_rand {v_rand}, V_info {v_info}, thinned")
+        if self.folds is not None:
+            lines.append(f"{'folds':<10} {in_words(self.folds)}")
         if self.score is not None and self.baseline is not None and self.score <= self.baseline:
             lines.append(f"{'warning':<10} this does not beat the baseline: give it more --time or --steps")
         return tuple(lines)
@@ -131,6 +139,7 @@ def train(
     ignore: int | None = None,
     groups: Path | str | None = None,
     fold: str | None = None,
+    folds: int | None = None,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -158,6 +167,7 @@ def train(
         groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
             what their names say.
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
+        folds: Train so many folds one after the other, so that every image validates once (docs/folds.md).
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -199,14 +209,17 @@ def train(
         ignore=ignore,
         groups=None if groups is None else str(groups),
         fold=fold,
+        folds=folds,
         device=device,
     )
     return train_run(order, event)
 
 
-def load(run: Path | str, device: str | None = None) -> Predictor:
+def load(
+    run: Path | str, device: str | None = None, *, member: int | None = None, calibrated: bool = True
+) -> Predictor:
     """Load a run folder to predict with; see `Predictor.load`."""
-    return Predictor.load(run, device)
+    return Predictor.load(run, device, member=member, calibrated=calibrated)
 
 
 def train_run(order: Order, event: Event) -> Trained:
@@ -224,15 +237,36 @@ def train_run(order: Order, event: Event) -> Trained:
         DataError: the data cannot be used.
         Interrupted: a stop was asked for; the same call goes on.
     """
-    began = time.perf_counter()
     where = resolve_device(order.device)
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
+
+    def check(run: Run) -> Checked:
+        return check_data(order, progress=patient(event, "pairs checked"), before=_seen(run))
+
+    if order.folds is not None:
+
+        def one(part: Order, told: Event, checked: Checked, plan: Plan) -> Trained:
+            return _train_one(part, where, lambda _: checked, told, plan)
+
+        return _trained(*train_folds(order, where, check, one, event), where, event)
+    return _train_one(order, where, check, event)
+
+
+def _train_one(
+    order: Order,
+    where: torch.device,
+    check: Callable[[Run], Checked],
+    event: Event,
+    plan: Plan | None = None,
+) -> Trained:
+    """Train one network; `plan` decides everything but its length."""
+    began = time.perf_counter()
     asked, output = order.asked, order.output
     require_outside(output, order.images, order.masks)
     run = claim(output, asked)
-    checked = check_data(order, progress=patient(event, "pairs checked"), before=_seen(run))
-    prepared = prepare(order, checked, where)
+    checked = check(run)
+    prepared = prepare(order, checked, where, plan=plan)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
     run = run if run.exists else Run.create(output)
@@ -240,9 +274,8 @@ def train_run(order: Order, event: Event) -> Trained:
         claim(output, asked)  # again: somebody may have been here since
         run.sweep()
         fresh = prepared.split.warnings
-        if (
-            order.request.plan is None and not (run.path / "versions.json").is_file()
-        ):  # a plan that stands is kept
+        free = plan is None and order.request.plan is None
+        if free and not (run.path / "versions.json").is_file():  # a plan that stands is kept
             prepared = measured(prepared, order.request, where, time.perf_counter() - began)
         prepared, changed = stored(run, prepared, asked, where)
         run.write("check", dict(checked.seen))
@@ -263,6 +296,11 @@ def train_run(order: Order, event: Event) -> Trained:
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
         (run.path / "state.safetensors").unlink(missing_ok=True)
+    return _trained(run, prepared, where, event)
+
+
+def _trained(run: Run, prepared: Prepared, where: torch.device, event: Event) -> Trained:
+    """What a finished run folder says."""
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))

@@ -155,7 +155,7 @@ def prune(
     if not within >= 0:
         raise UsageError(Problem(f"found {within}", "--within", "a score of 0 or more, such as 0.005"))
     whole = Predictor.load(source.path, device)
-    columns = _columns(whole.model, source.path)
+    columns = _columns(whole.network, source.path)
     if level is not None and level not in columns:
         there = ", ".join(map(str, columns))
         raise UsageError(Problem(f"found {level}", "--level", f"one of {there}"))
@@ -203,14 +203,14 @@ def _measured(
 ) -> tuple[tuple[Level, ...], int]:
     """Worth and cost of every level, and the number of images the scores are the mean of."""
     predictors = {column: whole.using(level=column) for column in columns}
-    size = predictors[columns[-1]].model.geometry.next_legal(prepared.fingerprint.size(whole.ndim))
-    tile = torch.randn(1, whole.model.in_channels, *size).to(whole.device)
-    times = _times({column: predictor.model for column, predictor in predictors.items()}, tile)
+    size = predictors[columns[-1]].network.geometry.next_legal(prepared.fingerprint.size(whole.ndim))
+    tile = torch.randn(1, whole.network.in_channels, *size).to(whole.device)
+    times = _times({column: predictor.network for column, predictor in predictors.items()}, tile)
     levels = []
     scored = 0
     for done, (column, predictor) in enumerate(predictors.items(), start=1):
         score, scored = _score(predictor, prepared)
-        model = predictor.model
+        model = predictor.network
         levels.append(
             Level(
                 level=column,
@@ -250,7 +250,7 @@ def _write(
 ) -> None:
     """The run folder of the level that was kept, scored and reported like any other."""
     predictor = whole.using(level=found.kept)
-    _require_equal(whole.model, predictor.model, found.levels[-1].size, whole.device)
+    _require_equal(whole.network, predictor.network, found.levels[-1].size, whole.device)
     plan = replace(prepared.plan, config={**prepared.plan.config, "level": found.kept})
     pruned = replace(prepared, plan=plan)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -263,7 +263,7 @@ def _write(
         target.write("prune", found.to_json())
         if (source.path / "metrics.csv").is_file():
             shutil.copyfile(source.path / "metrics.csv", target.path / "metrics.csv")
-        save_model(target, predictor.model, plan.model, plan.config, step=plan.steps or 0)
+        save_model(target, predictor.network, plan.model, plan.config, step=plan.steps or 0)
         facts = {
             "pruned": f"L{found.kept} of {source.path}",
             "command": f"skipway prune {source.path} --level {found.kept} -o {target.path}",

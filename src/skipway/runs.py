@@ -10,7 +10,10 @@
     model.safetensors  the weights to predict with; carries its own SHA-256
     state.safetensors  everything needed to go on training (absent once finished)
     metrics.csv        one row per reported step
+    evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image
+    calibration.json   temperature of the probabilities; of a fold the pixels it was fitted on as .safetensors
     report.html        the page to look at
+    fold-1, fold-2 …   of `--folds`: the folds, each a run folder; the weights are theirs
 
 Weights are read by safetensors, which holds numbers and nothing else. A pickle, a zip or an archive of
 code in their place is refused, not opened.
@@ -282,6 +285,20 @@ class Run:
                     "give another name with -o",
                 )
             )
+
+    @property
+    def folds(self) -> tuple["Run", ...]:
+        """The runs of the folds that this one is made of; none where it is a training by itself."""
+        mark = self.read(MARK.removesuffix(".json"))
+        asked = mark.get("asked") if isinstance(mark, dict) else None
+        count = asked.get("folds") if isinstance(asked, dict) else None
+        numbers = range(1, count + 1) if isinstance(count, int) else ()
+        return tuple(Run(self.path / f"fold-{number}") for number in numbers)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.exists and self.read(MARK.removesuffix(".json")).get("finished") is True
 
     @property
     def exists(self) -> bool:

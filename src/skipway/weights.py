@@ -38,10 +38,20 @@ def load_model(run: Run, device: torch.device) -> SkipGraph:
     that it does not fill.
 
     Raises:
+        UsageError: the run is one of folds.
         SecurityError: the file is not safetensors.
         CheckpointError: the file is damaged or does not fit the net that it names.
     """
     path = run.path / FILE
+    if not path.is_file() and (folds := run.folds):
+        raise UsageError(
+            Problem(
+                f"a run of {len(folds)} folds, which has no weights of its own",
+                str(run.path),
+                "a run of one network",
+                f"name one of them, such as {folds[0].path}",
+            )
+        )
     if not path.is_file():
         raise CheckpointError(
             Problem(

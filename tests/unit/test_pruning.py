@@ -64,6 +64,7 @@ def test_a_pruned_run_is_the_whole_one_at_that_output_to_the_bit(run, data, tmp_
     assert small_facts["config"] == {**facts["config"], "level": 1}
     for folder, words in (("a", [tmp_path / "small"]), ("b", [run])):
         level = ["--level", 1] if folder == "b" else []
+        level.append("--no-calibration")  # the pruned run has a temperature of its own
         code, _, err = skipway(
             "predict", *words, data / "images", "-o", tmp_path / folder, "--probabilities", *level
         )
@@ -145,8 +146,9 @@ def test_supervised_outputs_are_averaged_or_used_alone(run, data, tmp_path):
         "one": ["--level", 1],
     }.items():
         code, _, err = skipway(
-            "predict", run, data / "images" / "c0.tif", "-o", tmp_path / name, "--probabilities", *words
-        )
+            "predict", run, data / "images" / "c0.tif", "-o", tmp_path / name, "--probabilities", *words,
+            "--no-calibration",
+        )  # fmt: skip
         assert code == 0, err
         made[name] = imread(tmp_path / name / "c0_probabilities.tif")
     assert np.array_equal(made["last"], made["top"])

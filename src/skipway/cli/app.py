@@ -145,6 +145,7 @@ def train(
     groups: options.GroupsTable = None,
     fold: options.FoldOf = None,
     keep_heap: KeepHeap = False,
+    folds: options.Folds = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
     from skipway import api
@@ -187,6 +188,7 @@ def train(
         ignore=ignore,
         groups=groups,
         fold=fold,
+        folds=folds,
         device=device,
     )
     trained = api.train_run(order, _events(as_json))
@@ -281,6 +283,13 @@ def predict(
     level: Annotated[
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
+    member: Annotated[
+        int | None, typer.Option(hidden=True, help="Of a run of folds, the network of this one alone.")
+    ] = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option("--calibration/--no-calibration", hidden=True, help="Probabilities of logits / T."),
+    ] = True,
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -299,7 +308,8 @@ def predict(
         level=level,
         layout=layout,
     )
-    summary = api.predict_files(api.load(run, device=device), images, output, options, _events(as_json))
+    predictor = api.load(run, device=device, member=member, calibrated=calibrated)
+    summary = api.predict_files(predictor, images, output, options, _events(as_json))
     if not as_json:
         typer.echo(str(summary))
     if summary.failed:  # each has been named as it happened

@@ -60,7 +60,7 @@ class Console:
 
     def _step(self, event: Event) -> None:
         now = time.monotonic()
-        if self._began is None:
+        if self._began is None or event["step"] <= self._began[1]:  # the next fold starts anew
             self._began = (now, event["step"])
         smooth = 0.95 if self._loss is not None else 0.0
         self._loss = smooth * (self._loss or 0.0) + (1 - smooth) * event["loss"]

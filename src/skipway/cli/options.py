@@ -56,3 +56,9 @@ FoldOf = Annotated[
     str | None,
     typer.Option("--fold", hidden=True, help="The part of the images that validates, such as 2/5."),
 ]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--folds", hidden=True, help="Train so many folds in one run folder: every image validates once."
+    ),
+]

@@ -215,8 +215,12 @@ def as_stored(
     New images go where their group is, else by lot; in a numbered series they train.
 
     Raises:
-        DataError: the file is damaged, or none of its images validates here.
+        DataError: the file is damaged, that of a run of folds, or none of its images validates here.
     """
+    if value.get("folds"):
+        every = f"all images of {len(value['folds'])} folds"
+        fix = "name that of one fold, such as fold-1/split.json"
+        raise DataError(Problem(every, shown(path), "one split", fix, "L05"))
     before = _sides_before(value, path)
     names = tuple(sorted((record.name for record in checked.records), key=natural))
     records = {record.name: record for record in checked.records}

@@ -38,6 +38,7 @@ class Split:
         groups: The patient, slide or movie of each name; empty where every image stands alone.
         grouping: How the groups were found, for people.
         fold: Which of how many, such as "2/5"; None without folds.
+        folds: Of a run that is made of folds, the names that validate in each; all train, and all validate once.
     """
 
     train: tuple[str, ...]
@@ -50,6 +51,7 @@ class Split:
     groups: Mapping[str, str] = field(default_factory=dict, repr=False)
     grouping: str = ""
     fold: str | None = None
+    folds: tuple[tuple[str, ...], ...] = ()
 
     @property
     def train_pairs(self) -> tuple[Pair, ...]:
@@ -73,6 +75,7 @@ class Split:
             "groups": dict(self.groups),
             "grouping": self.grouping,
             "fold": self.fold,
+            **({"folds": [list(names) for names in self.folds]} if self.folds else {}),
         }
 
     @classmethod
@@ -94,6 +97,7 @@ class Split:
                 groups=dict(value.get("groups", {})),
                 grouping=str(value.get("grouping", "")),
                 fold=value.get("fold"),
+                folds=tuple(tuple(names) for names in value.get("folds", ())),
             )
             if not {*split.train, *split.val} <= pairs.keys():
                 raise KeyError("a name without files")

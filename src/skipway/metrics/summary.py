@@ -1,7 +1,7 @@
 """The scores of a set of images: per image, then the mean over the images where a score exists."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from skipway.metrics.membranes import MembraneScores, best_threshold
@@ -30,6 +30,17 @@ class ImageScores:
     objects: ObjectScores | None = None
     membranes: tuple[MembraneScores, ...] = ()
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ImageScores":
+        """Scores of an image out of the JSON of an evaluation; of membranes those of the best thresholds."""
+        return cls(
+            value["name"],
+            value["pixel_error"],
+            {name: PixelScores(**one) for name, one in value.get("classes", {}).items()},
+            ObjectScores(**value["objects"]) if "objects" in value else None,
+            (MembraneScores(**value["em"]),) if "em" in value else (),
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,6 +57,18 @@ class Evaluation:
     convention: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Mapping[str, Any]]) -> "Evaluation":
+        """One evaluation of all images of several, out of their JSON; membranes count where all parts have them."""
+        images = tuple(ImageScores.from_json(image) for part in parts for image in part["images"])
+        if any(bool(image.membranes) != bool(images[0].membranes) for image in images):
+            images = tuple(replace(image, membranes=()) for image in images)
+        convention, warnings = (
+            tuple(dict.fromkeys(text for part in parts for text in part[key]))
+            for key in ("convention", "warnings")
+        )
+        return cls(images, convention, warnings)
 
     @property
     def n(self) -> int:

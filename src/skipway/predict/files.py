@@ -147,6 +147,11 @@ def predict_files(
     """
     predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options, predictor.task.labels)
+    remarks = predictor.remarks
+    if options.probabilities:
+        remarks["calibrated"] = predictor.said(options.outputs)
+    for name, text in remarks.items():
+        event({"event": "line", "name": name, "text": text})
     _make_folders(jobs)
     meaning = _meaning(predictor.task.labels, options).to_json()
     names = [job.name for job in jobs]

@@ -1,6 +1,6 @@
 """From logits to what is kept: one set of logits, a class map, probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log
 from typing import Literal
 
@@ -37,12 +37,50 @@ def combine(outputs: Sequence[Tensor], how: Outputs = "last", *, overlapping: bo
         return outputs[-1]
     if how != "mean":
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {how!r}")
-    maps = [output for output in outputs if output.ndim > 2]
-    logits = torch.stack([_centre(output, outputs[-1].shape[2:]) for output in maps])
-    if overlapping or logits.shape[2] == 1:
-        inside, outside = F.logsigmoid(logits), F.logsigmoid(-logits)
-        return torch.logsumexp(inside, 0) - torch.logsumexp(outside, 0)
-    return torch.logsumexp(F.log_softmax(logits, 2), 0) - log(len(maps))
+    size = outputs[-1].shape[2:]
+    maps = (_centre(output, size) for output in outputs if output.ndim > 2)
+    return averaged(maps, overlapping=overlapping)
+
+
+def averaged(found: Iterable[Tensor], *, overlapping: bool = False) -> Tensor:
+    """Logits of the mean of probabilities, (1/n) Σ p(z_i), holding one z_i at a time.
+
+    Args:
+        found: Logits of shape (B, K, *S), at least one.
+        overlapping: Whether each channel has a sigmoid of its own.
+
+    Returns:
+        Logits of shape (B, K, *S): log p, or log p - log(1 - p) for a sigmoid.
+
+    >>> averaged([torch.tensor([[[2.0]]]), torch.tensor([[[-2.0]]])]).item()
+    0.0
+    """
+    total: tuple[Tensor, ...] | None = None
+    count = 0
+    for logits in found:
+        parts = log_parts(logits, overlapping=overlapping)
+        total = parts if total is None else more(total, parts)
+        count += 1
+    if total is None:
+        raise ValueError("the mean of no logits was asked for")
+    return logits_of(total, count)
+
+
+def log_parts(logits: Tensor, *, overlapping: bool = False) -> tuple[Tensor, ...]:
+    """(log p,) of a softmax over axis 1, or (log p, log(1 - p)) of a sigmoid; each of the shape of the logits."""
+    if overlapping or logits.shape[1] == 1:
+        return F.logsigmoid(logits), F.logsigmoid(-logits)
+    return (F.log_softmax(logits, 1),)
+
+
+def more(total: tuple[Tensor, ...], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Sums of probabilities, as logarithms."""
+    return tuple(torch.logaddexp(a, b) for a, b in zip(total, parts, strict=True))
+
+
+def logits_of(total: tuple[Tensor, ...], count: int) -> Tensor:
+    """Logits of the mean of `count` probabilities, from the logarithms of their sums."""
+    return total[0] - total[1] if len(total) == 2 else total[0] - log(count)
 
 
 def class_map(logits: Tensor) -> Tensor:
@@ -100,9 +138,13 @@ def decided(logits: Tensor, *, overlapping: bool = False) -> Tensor:
     return class_sets(logits) if overlapping else class_map(logits)
 
 
-def probabilities(logits: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Softmax over the channels; sigmoid for a single one and for classes that overlap. Shape (K, *S) in and out."""
+def probabilities(logits: Tensor, *, overlapping: bool = False, temperature: float = 1.0) -> Tensor:
+    """Softmax of logits / T over the channels; sigmoid for a single one and for classes that overlap.
+
+    Shape (K, *S) in and out.
+    """
     sigmoid = overlapping or len(logits) == 1
+    logits = logits if temperature == 1.0 else logits / temperature
     return torch.sigmoid(logits) if sigmoid else torch.softmax(logits, 0)
 
 

@@ -15,6 +15,8 @@ from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.calibration import Calibration
+from skipway.predict.ensemble import Ensemble
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import seen
@@ -29,44 +31,87 @@ class Predictor:
     """What `skipway.load` returns.
 
     Attributes:
-        model: The network, in evaluation mode.
+        model: The network, or several as one, in evaluation mode.
         task: Decodes its class maps.
         normalisation: How pixels become what the network sees.
         device: Where it runs.
         name: Where it came from, for messages.
         known: The images that it was trained on.
+        calibration: The temperature of its probabilities and how it was found; None leaves them as they come.
+        folds: Of a run of folds, how many there are; those that are finished predict.
     """
 
-    model: SkipGraph
+    model: SkipGraph | Ensemble
     task: Task
     normalisation: Normalisation
     device: torch.device
     name: str
     known: Known = field(default_factory=Known)
+    calibration: Calibration | None = None
+    folds: int = 0
 
     @property
     def ndim(self) -> int:
         """Spatial axes of the network: 2 predicts page by page, 3 a stack as one volume."""
         return self.model.geometry.ndim
 
-    @classmethod
-    def load(cls, path: Path | str, device: str | None = None) -> "Predictor":
-        """Read a run folder.
+    @property
+    def network(self) -> SkipGraph:
+        """The one network that predicts.
 
         Raises:
-            UsageError: not a run folder.
+            UsageError: there are several.
+        """
+        if isinstance(self.model, Ensemble):
+            fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
+            raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
+        return self.model
+
+    @property
+    def networks(self) -> int:
+        """How many networks predict, each for the time of one."""
+        return len(self.model.members) if isinstance(self.model, Ensemble) else 1
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        device: str | None = None,
+        *,
+        member: int | None = None,
+        calibrated: bool = True,
+    ) -> "Predictor":
+        """Read a run folder; one of folds becomes the mean of the probabilities of those that are finished.
+
+        Args:
+            path: The folder.
+            device: Where to predict.
+            member: The fold that predicts alone, from 1.
+            calibrated: Whether probabilities are those of the run's temperature.
+
+        Raises:
+            UsageError: not a run folder, no such fold, or none that is finished.
             CheckpointError: something in it is damaged.
             SecurityError: its weights are not safetensors.
             EnvironmentFault: no such device.
         """
         run = Run.open(Path(path))
+        if member is not None:
+            run = _member(run, member)
         where = resolve_device(device)
         plan = Plan.from_json(run.read("plan"))
         labels = LabelMap.from_json(run.read("labels"))
         task = make_task(labels, plan.class_weights, plan.min_area)
         normalisation = Normalisation.from_json(run.read("normalisation"))
         known = Known.of(run, normalisation.colour)
-        return cls(load_model(run, where), task, normalisation, where, str(path), known)
+        model: SkipGraph | Ensemble
+        if run.folds:
+            members = [load_model(fold, where) for fold in _finished(run)]
+            model = Ensemble(members, overlapping=labels.overlapping).eval()
+        else:
+            model = load_model(run, where)
+        calibration = Calibration.of(run) if calibrated else None
+        return cls(model, task, normalisation, where, str(run.path), known, calibration, len(run.folds))
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -85,8 +130,11 @@ class Predictor:
         wanted = nodes[-1].column if level is None else level
         if len(nodes) == 1 and nodes[0].column == wanted:
             return self
+        calibration = (
+            self.calibration if wanted == nodes[-1].column else None
+        )  # it is that of the last output
         try:
-            return replace(self, model=self.model.pruned(wanted))
+            return replace(self, model=self.model.pruned(wanted), calibration=calibration)
         except TopologyError as error:
             there = ", ".join(str(node.column) for node in nodes)
             raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
@@ -158,7 +206,7 @@ class Predictor:
             pages: See `units`.
             tile: Side of a tile in pixels.
             outputs: "last" or "mean".
-            **options: Those of `skipway.predict.stream.Options`.
+            **options: Those of `skipway.predict.stream.Options`; the probabilities are calibrated.
 
         Returns:
             Labels of shape (H, W), or (Z, H, W) for three axes.
@@ -175,14 +223,59 @@ class Predictor:
             tile=tile,
             outputs=outputs,
             overlapping=self.task.labels.overlapping,
+            temperature=self.temperature(outputs),
             device=self.device,
             **options,
         )
+
+    def temperature(self, outputs: Outputs = "last") -> float:
+        """T of the probabilities that are given out; 1 for other outputs than the last, which it was fitted on."""
+        return 1.0 if self.calibration is None or outputs != "last" else self.calibration.temperature
+
+    def said(self, outputs: Outputs = "last") -> str:
+        """Of the probabilities that are given out, one line."""
+        if self.calibration is None or outputs != "last":
+            return "no: as the network gives them"
+        return f"T = {self.temperature():.3f}, {self.calibration.rule} [--no-calibration]"
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What a user should know before it starts, by name."""
+        if not self.folds:
+            return {}
+        which = (
+            f"{self.networks}" if self.networks == self.folds else f"{self.networks} of {self.folds} folds"
+        )
+        return {
+            "networks": f"{which}, the mean of their probabilities: {self.networks} × the time of one [--member]"
+        }
 
     def units(self, image: ImageFile) -> tuple[range, ...]:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
         every = range(image.pages)
         return (every,) if self.ndim == 3 else tuple(every[page : page + 1] for page in every)
+
+
+def _member(run: Run, number: int) -> Run:
+    """One fold of a run of folds, from 1."""
+    folds = run.folds
+    if not folds:
+        found = "a run of one network"
+        raise UsageError(Problem(found, "--member", "a run of `skipway train --folds`", "leave it out"))
+    if not 1 <= number <= len(folds):
+        raise UsageError(Problem(f"found {number}", "--member", f"1 to {len(folds)}"))
+    return Run.open(folds[number - 1].path)
+
+
+def _finished(run: Run) -> list[Run]:
+    """The folds that came to their end; half-trained ones would spoil the mean."""
+    done = [fold for fold in run.folds if fold.finished]
+    if not done:
+        found, fix = f"none of its {len(run.folds)} folds is finished", "let `skipway train` go on"
+        started = next((fold for fold in run.folds if fold.exists), None)
+        fix += "" if started is None else f", or predict with {started.path} as it stands"
+        raise UsageError(Problem(found, str(run.path), fix=fix))
+    return done
 
 
 def _is_grey(image: ImageFile) -> bool:

@@ -39,8 +39,10 @@ class Options(TypedDict, total=False):
         device: Where to run; the model is moved there. Left out: where the model is.
         labels: Array to write the classes into, uint8 of shape (*S), such as a memory map; for sets the
             smallest unsigned type that holds them. Left out: a new one.
+        temperature: T of the probabilities, those of logits / T.
         on_probabilities: Called for each tile with the region decided and its probabilities (K, *region),
             float32; K = 1 with sigmoid.
+        on_logits: Called for each tile with the region decided and its logits (K, *region), where they are.
         on_progress: Called after each tile with the number of tiles done and of all tiles.
     """
 
@@ -49,7 +51,9 @@ class Options(TypedDict, total=False):
     overlapping: bool
     device: torch.device | str | None
     labels: NDArray[Any] | None
+    temperature: float
     on_probabilities: Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None
+    on_logits: Callable[[tuple[slice, ...], Tensor], None] | None
     on_progress: Callable[[int, int], None] | None
 
 
@@ -129,6 +133,7 @@ def predict_pixels(
     sets = run.overlapping
     labels = _labels(options.get("labels"), size, _label_type(model, run))
     on_probabilities, on_progress = options.get("on_probabilities"), options.get("on_progress")
+    on_logits, temperature = options.get("on_logits"), options.get("temperature", 1.0)
     tiles = count_tiles(size, step, geometry)
     witness = Witness(size, step, geometry, seed=run.content)
     with evaluating(model):
@@ -136,8 +141,10 @@ def predict_pixels(
             logits = run.logits(tile)
             labels[tile.write] = decided(logits, overlapping=sets).cpu().numpy()
             if on_probabilities:
-                shares = probabilities(logits.float(), overlapping=sets)
+                shares = probabilities(logits.float(), overlapping=sets, temperature=temperature)
                 on_probabilities(tile.write, shares.cpu().numpy())
+            if on_logits:
+                on_logits(tile.write, logits)
             if tiles > 1:
                 witness.see(tile, logits)
             if on_progress:

@@ -47,6 +47,7 @@ class Chart:
         x_ticks: Marks along the steps.
         y_ticks: Marks along the values.
         log: Whether the value axis is logarithmic.
+        over: What lies along the other axis, in one word.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Chart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     log: bool
+    over: str = "step"
 
 
 def read_columns(path: Path) -> dict[str, Points]:
@@ -117,16 +119,21 @@ def draw_chart(
     return Chart(
         title=title,
         summary="; ".join(_in_words(line) for line in lines),
-        lines=tuple(
-            (line.name, line.kind, *_drawn([(x(s), y(v)) for s, v in line.points])) for line in lines
-        ),
+        lines=tuple((line.name, line.kind, *drawn([(x(s), y(v)) for s, v in line.points])) for line in lines),
         x_ticks=tuple(Tick(x(step), f"{step:,.0f}") for step in steps),
         y_ticks=tuple(Tick(y(mark), f"{mark:g}") for mark in marks),
         log=log,
     )
 
 
-def _drawn(points: Sequence[tuple[float, float]]) -> tuple[str, tuple[float, float]]:
+def position(x: float, y: float) -> tuple[float, float]:
+    """Where a point of the unit square lies in the view box."""
+    across = LEFT + (WIDTH - LEFT - RIGHT) * x
+    return round(across, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y, 1)
+
+
+def drawn(points: Sequence[tuple[float, float]]) -> tuple[str, tuple[float, float]]:
+    """SVG `points` of a curve, and its last point."""
     return " ".join(f"{x:g},{y:g}" for x, y in points), points[-1]
 
 

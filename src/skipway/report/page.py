@@ -48,11 +48,21 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Names of the pairs on either side, and the rule that divided them."""
+    """Names of the pairs on either side, the rule that divided them, and how many folds there are."""
 
     train: Sequence[str]
     val: Sequence[str]
     rule: str
+    folds: int = 0
+
+    @property
+    def lead(self) -> str:
+        """What the images that validate are to the network."""
+        if self.folds:
+            return f"each predicted by the one of {self.folds} networks that never saw it"
+        if self.train == self.val:
+            return "the same that trained, so the figures say nothing about new images"
+        return "never trained on"
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,14 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far the probabilities hold: label and text, and a diagram of reliability."""
+
+    facts: Sequence[tuple[str, str]]
+    chart: curves.Chart | None
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """All that the page shows.
 
@@ -90,6 +108,9 @@ class ReportInput:
         command: What to type to repeat the run.
         baseline: Simple method to compare with, or None.
         warnings: What the reader must know before trusting a number; those of `validation` are added.
+        folds: The score of each fold, of a run of folds.
+        calibration: How far the probabilities hold.
+        charts: Shown before those of `metrics_csv`.
     """
 
     title: str
@@ -105,6 +126,9 @@ class ReportInput:
     command: str
     baseline: Baseline | None = None
     warnings: Sequence[str] = field(default=())
+    folds: scores.Table | None = None
+    calibration: Trust | None = None
+    charts: Sequence[curves.Chart] = field(default=())
 
 
 def write_report(path: Path, report: ReportInput) -> Path:
@@ -144,7 +168,8 @@ def render(report: ReportInput) -> str:
         figures=scores.headline(report.validation, baseline, background),
         tables=scores.summary_tables(report.validation, baseline, short, names),
         image_table=scores.image_table(report.validation, background),
-        charts=_charts(report),
+        calibration=report.calibration,
+        charts=[*report.charts, *_charts(report)],
         box=curves,
         cases=[_shown(case) for case in report.cases],
         legend=pictures.legend(objects, any(case.sets for case in report.cases)),

@@ -19,8 +19,11 @@ from skipway.evaluation.sets import NONE
 from skipway.images import write_labels
 from skipway.metrics.baseline import by_rule, class_sides, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
+from skipway.predict.calibration import NAME as CALIBRATION
+from skipway.predict.calibration import Calibration
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
+from skipway.report.calibration import FILE, Collector, calibrated, trust
 from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
@@ -58,9 +61,15 @@ def validate_run(
         EnvironmentFault: the folder cannot be written.
     """
     folder = run.path / "validation"
-    evaluation, score, scored = _scored(prepared, _predictions(folder, prepared, predictor, event))
+    collector = Collector(prepared, predictor.model.classes)
+    evaluation, scores = _scored(prepared, _predictions(folder, prepared, predictor, collector, event))
+    calibration = _calibrated(run, prepared, collector)
+    event({"event": "line", "name": "calibrated", "text": str(calibration)})
     rule = _simplest(prepared)
-    baseline, simple_score, _ = _scored(prepared, _baseline(prepared, rule.class_map))
+    baseline, simple_scores = _scored(prepared, _baseline(prepared, rule.class_map))
+    by_image = {"score": scores, "baseline": simple_scores, "baseline_evaluation": baseline.to_json()}
+    run.write("scores", by_image)
+    (score, scored), (simple_score, _) = mean_defined(scores.values()), mean_defined(simple_scores.values())
     figures = {"score": score, "scored": scored, "baseline": simple_score, "baseline_name": rule.name}
     run.write("evaluation", {"evaluation": evaluation.to_json(), **figures})
     split = prepared.split
@@ -70,19 +79,30 @@ def validate_run(
         score_name=prepared.task.score_name,
         metrics_csv=run.path / "metrics.csv",
         validation=evaluation.to_json(),
-        cases=_cases(folder, prepared, evaluation),
+        cases=cases(lambda _: folder, prepared, evaluation),
         plan=prepared.plan.to_json(),
-        labels=_label_rows(prepared.labels),
+        labels=label_rows(prepared.labels),
         split=SplitFacts(split.train, split.val, split.rule),
         versions=versions,
         command=facts["command"],
         baseline=Baseline(rule.name, baseline.to_json(), simple_score, rule.short),
         warnings=warnings,
+        calibration=trust(calibration),
     )
     write_report(run.path / "report.html", page)
 
 
-def _label_rows(labels: LabelMap) -> list[LabelRow]:
+def _calibrated(run: Run, prepared: Prepared, collector: Collector) -> Calibration:
+    """Fit and keep the temperature; of a fold the pixels too, for that of all folds."""
+    sampled = collector.sampled
+    calibration = calibrated([sampled], overlapping=prepared.labels.overlapping)
+    run.write(CALIBRATION, calibration.to_json())
+    if prepared.split.fold is not None:
+        sampled.write(run.path / FILE)
+    return calibration
+
+
+def label_rows(labels: LabelMap) -> list[LabelRow]:
     """The classes, background first; overlapping ones go by name and number, for nobody ever saw their bits."""
     if not labels.overlapping:
         rows = zip(labels.values, labels.names, strict=True)
@@ -90,27 +110,30 @@ def _label_rows(labels: LabelMap) -> list[LabelRow]:
     return [LabelRow(name, i, name) for i, name in enumerate((NONE, *labels.names))]
 
 
-def _scored(prepared: Prepared, masks: Iterable[Masks]) -> tuple[Evaluation, float | None, int]:
-    """The evaluation, and the task's own score with the number of images that have it, in one pass."""
-    scores: list[float | None] = []
+def _scored(prepared: Prepared, masks: Iterable[Masks]) -> tuple[Evaluation, dict[str, float | None]]:
+    """The evaluation, and the task's own score of each image, in one pass."""
+    scores: dict[str, float | None] = {}
 
     def passing() -> Iterator[Masks]:
         for name, truth, decoded in masks:
-            scores.append(prepared.task.score(decoded, truth))
+            scores[name] = prepared.task.score(decoded, truth)
             yield name, truth, decoded
 
     masks_of_val = (read_mask(pair) for pair in prepared.split.val_pairs)
     thin = not prepared.labels.overlapping and holds_membranes(masks_of_val)
-    evaluation = evaluate_arrays(passing(), prepared.labels, thin=thin)
-    return evaluation, *mean_defined(scores)
+    return evaluate_arrays(passing(), prepared.labels, thin=thin), scores
 
 
 def _predictions(
-    folder: Path, prepared: Prepared, predictor: Predictor, event: Callable[[Mapping[str, Any]], None]
+    folder: Path,
+    prepared: Prepared,
+    predictor: Predictor,
+    collector: Collector,
+    event: Callable[[Mapping[str, Any]], None],
 ) -> Iterator[Masks]:
     """Name, truth and prediction of each validation image; the predictions are written to `folder`."""
     total = len(prepared.split.val_pairs)
-    pages = predicted_pages(predictor, prepared.val_volumes)
+    pages = predicted_pages(predictor, prepared.val_volumes, collector.look)
     for done, (pair, decoded) in enumerate(pages, start=1):
         _keep(folder, pair, decoded, prepared.labels)
         event({"event": "file", "name": f"validation {pair.name}", "done": done, "of": total})
@@ -227,18 +250,24 @@ def _baseline(prepared: Prepared, class_map: Callable[[Pair], NDArray[np.integer
         yield pair.name, read_mask(pair), prepared.task.decode(class_map(pair))
 
 
-def _cases(folder: Path, prepared: Prepared, evaluation: Evaluation) -> list[Case]:
-    """The worst validation images with what is needed to draw them."""
+def cases(folder: Callable[[str], Path], prepared: Prepared, evaluation: Evaluation) -> list[Case]:
+    """The worst validation images with what is needed to draw them.
+
+    Args:
+        folder: Where the prediction of an image of this name was written.
+        prepared: Data and plan of the run.
+        evaluation: Scores of the images.
+    """
     task, labels = prepared.task, prepared.labels
     pairs = {pair.name: pair for pair in prepared.split.val_pairs}
     objects = labels.task == "objects"
-    cases = []
+    found = []
     for scores in evaluation.worst(CASES):
         pair = pairs[scores.name]
         mask = read_mask(pair)
-        decoded = _kept(folder, pair, labels)
+        decoded = _kept(folder(pair.name), pair, labels)
         truth = labels.instances(mask) if objects else task.target(mask)
         prediction = decoded if objects else labels.encode(decoded)
         ignore, sets = None if objects else labels.unknown, labels.overlapping
-        cases.append(Case(scores.name, _pixels(pair), truth, prediction, objects, ignore, sets))
-    return cases
+        found.append(Case(scores.name, _pixels(pair), truth, prediction, objects, ignore, sets))
+    return found

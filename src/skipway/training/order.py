@@ -24,6 +24,7 @@ class Order:
         ignore: Mask value of pixels that nobody annotated.
         groups: A table of groups, or "none".
         fold: Which part of how many validates, such as "2/5".
+        folds: How many folds are trained one after the other in one run folder; None trains one network.
         device: Where to run; None chooses.
     """
 
@@ -37,6 +38,7 @@ class Order:
     ignore: int | None = None
     groups: str | None = None
     fold: str | None = None
+    folds: int | None = None
     device: str | None = None
 
     @property
@@ -60,5 +62,6 @@ class Order:
             "colour": self.reading.colour,
             "ignore": self.ignore,
             "fold": self.fold,
+            "folds": self.folds,
             **asdict(self.request),
         }

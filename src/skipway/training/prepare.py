@@ -98,24 +98,26 @@ def check_data(
     return inspect(pairs, order.task, ignore=order.ignore, progress=progress, how=Scan(before=before or {}))
 
 
-def prepare(order: Order, checked: Checked, device: torch.device) -> Prepared:
+def prepare(
+    order: Order,
+    checked: Checked,
+    device: torch.device,
+    *,
+    divided: Split | None = None,
+    plan: Plan | None = None,
+) -> Prepared:
     """Split checked data and choose every number of the training.
 
     Args:
         order: How they are divided, and what the user named of the plan.
         checked: From `check_data`.
         device: Where the training will run.
+        divided: The split; left out, it is made here.
+        plan: Decides everything but the length, as `--plan` does.
     """
     request = order.request
-    fixed = None if request.plan is None else read_plan(Path(request.plan))
-    divided = split(
-        checked,
-        val=order.val,
-        reading=replace(order.reading, task=checked.labels.task),
-        groups=order.groups,
-        fold=order.fold,
-        seed=request.seed if fixed is None else fixed.seed,
-    )
+    fixed = plan or (None if request.plan is None else read_plan(Path(request.plan)))
+    divided = divided or divide(order, checked, request.seed if fixed is None else fixed.seed)
     if divided.train != divided.val:
         by_name = {pair.name: pair for pair in checked.pairs.pairs}
         leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
@@ -131,6 +133,21 @@ def prepare(order: Order, checked: Checked, device: torch.device) -> Prepared:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
     normalisation = Normalisation(colour=order.reading.colour or "")
     return Prepared(checked.labels, divided, described, normalisation, plan)
+
+
+def divide(order: Order, checked: Checked, seed: int) -> Split:
+    """Who trains and who validates.
+
+    Args:
+        order: How they are divided.
+        checked: From `check_data`.
+        seed: Of the lots.
+
+    Raises:
+        SkipwayError: see `skipway.data.splits.split`.
+    """
+    reading = replace(order.reading, task=checked.labels.task)
+    return split(checked, val=order.val, reading=reading, groups=order.groups, fold=order.fold, seed=seed)
 
 
 def described(

@@ -35,6 +35,9 @@ WATCHED, WATCHED_PIXELS = 12, 2_000_000
 READ_AHEAD = 0.1
 """Largest share of a time budget spent on decoding the training images before the first step."""
 
+OnLogits = Callable[[tuple[slice, ...], torch.Tensor], None]
+"""Told of the region that a tile decides, and of its logits (K, *region)."""
+
 NEVER = 2**62
 """Number of batches that prefetching may go on for: until the loop leaves."""
 
@@ -91,7 +94,7 @@ def run_training(
     if prepared.labels.overlapping:
         loss = each_class(loss)
     affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.size(plan.ndim))
-    watched = _spread(prepared.val_volumes, min(WATCHED, max(2, affordable)))
+    watched = spread(prepared.val_volumes, min(WATCHED, max(2, affordable)))
     watch = _Watch(prepared, watched, device, loss)
 
     @contextmanager
@@ -194,15 +197,26 @@ def read_mask(pair: Pair) -> NDArray[Any]:
     return read_masks(Volume((pair,)), 2)
 
 
-def predicted_pages(predictor: Predictor, volumes: Iterable[Volume]) -> Iterator[tuple[Pair, NDArray[Any]]]:
-    """Each page with what is written for it; a volume is predicted and decoded as one, so objects keep their ids."""
+def predicted_pages(
+    predictor: Predictor,
+    volumes: Iterable[Volume],
+    look: Callable[[Volume, tuple[int, ...]], OnLogits | None] = lambda *_: None,
+) -> Iterator[tuple[Pair, NDArray[Any]]]:
+    """Each page with what is written for it; a volume is predicted and decoded as one, so objects keep their ids.
+
+    Args:
+        predictor: What predicts.
+        volumes: Pages or volumes.
+        look: Asked for what is to be told of the logits of each, given its size (*S).
+    """
     for volume in volumes:
         with volume.image.open_image() as image:
-            found = predictor.predict_pages(image, volume.pages)
+            size = (*((len(volume.pages),) if predictor.ndim == 3 else ()), *image.size)
+            found = predictor.predict_pages(image, volume.pages, on_logits=look(volume, size))
         yield from zip(volume.pairs, by_page(predictor.task.decode(found.labels)), strict=True)
 
 
-def _spread(volumes: Sequence[Volume], count: int) -> Sequence[Volume]:
+def spread(volumes: Sequence[Volume], count: int) -> Sequence[Volume]:
     """At most `count` of the volumes, evenly spaced."""
     if len(volumes) <= count:
         return volumes
