@@ -23,7 +23,7 @@ from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
-from skipway.report.validation import validate_run
+from skipway.report.validation import ending, validate_run
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
@@ -198,12 +198,13 @@ def load(run: Path | str, device: str | None = None) -> Predictor:
     return Predictor.load(run, device)
 
 
-def train_run(order: Order, event: Event) -> Trained:
+def train_run(order: Order, event: Event, began: float | None = None) -> Trained:
     """Check, split, plan, train, evaluate, report: what `skipway train` does.
 
     Args:
         order: Data, run folder and what the user named.
         event: Told of what happens.
+        began: When the command began, by `time.perf_counter`; now by default.
 
     Returns:
         The finished run.
@@ -213,7 +214,7 @@ def train_run(order: Order, event: Event) -> Trained:
         DataError: the data cannot be used.
         Interrupted: a stop was asked for; the same call goes on.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     where = resolve_device(order.device)
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
@@ -239,7 +240,8 @@ def train_run(order: Order, event: Event) -> Trained:
             event({"event": "warning", "text": text})
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
+                spent = time.perf_counter() - began
+                run_training(prepared, run, where, event, stopped, spent, ending(prepared))
             facts = {**lines, "command": command_of(run, order.device)}
             validate_run(
                 run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event

@@ -13,6 +13,7 @@ from typing import Any
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.errors import CheckpointError, Problem, UsageError
+from skipway.legs import Leg
 from skipway.losses import LOSSES
 from skipway.models import arguments, published_classes, sketch
 from skipway.models.anisotropy import settled
@@ -73,6 +74,8 @@ class Plan:
         supervision: One of `losses.ETAS`: how the loss weighs the outputs.
         pretrained: Where the first weights of the backbone come from; None draws them.
         seed: Of everything random.
+        legs: How the length came about where `steps` alone does not say it, see `skipway.legs`: the number of steps
+            changed on the way to meet a time budget, or a finished training was extended.
     """
 
     model: str
@@ -97,6 +100,7 @@ class Plan:
     supervision: str = "equal"
     pretrained: str | None = None
     seed: int = 0
+    legs: tuple[Leg, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -121,8 +125,9 @@ class Plan:
         """
         try:
             plan = cls(**value)
-            return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights))
-        except TypeError as error:
+            legs = tuple(map(Leg.from_json, value.get("legs", ())))
+            return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights), legs=legs)
+        except (TypeError, AttributeError) as error:
             found = f"does not fit this version ({error})"
             raise CheckpointError(Problem(found, "plan.json", fix="train again")) from error
 

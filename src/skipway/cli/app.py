@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import typer
@@ -128,6 +129,7 @@ def train(
     fold: options.FoldOf = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
+    began = perf_counter()  # a budget counts from here: what is imported next takes seconds
     from skipway import api
     from skipway.data.layouts import Reading
     from skipway.request import Request
@@ -165,7 +167,7 @@ def train(
         fold=fold,
         device=device,
     )
-    trained = api.train_run(order, _events(as_json))
+    trained = api.train_run(order, _events(as_json), began)
     if not as_json:
         typer.echo(trained.summary)
 

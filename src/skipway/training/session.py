@@ -26,8 +26,9 @@ from skipway.runs import Run
 from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
+from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
-from skipway.training.schedule import VALIDATIONS
+from skipway.training.reserve import NOTHING, Ending, measure
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -46,6 +47,7 @@ def run_training(
     event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
     spent: float = 0.0,
+    ending: Ending | None = None,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -56,6 +58,7 @@ def run_training(
         event: Told of every step.
         stopped: Asked after every step whether to save and stop.
         spent: Seconds of a time budget that went before.
+        ending: What follows the training, whose time a budget has to leave; nothing by default.
 
     Returns:
         The averaged network.
@@ -98,7 +101,7 @@ def run_training(
     hooks = Hooks(
         batches=stream,
         validate=watch,
-        reserved=lambda average: watch.reserved(average, len(prepared.val_volumes)),
+        reserved=lambda average: watch.reserved(average, ending or NOTHING),
         names=lambda indices: sorted({samples.name(index) for index in indices}),
         collapse=Collapse(prepared.labels.names, prepared.labels.overlapping, prepared.labels.unknown),
         event=event,
@@ -154,13 +157,11 @@ class _Watch:
             mean_defined(loss for _, loss in found)[0],
         )
 
-    def reserved(self, average: SkipGraph, total: int) -> float:
-        """Seconds for all validations, and for the final one over `total` volumes with its scores and report."""
+    def reserved(self, average: SkipGraph, ending: Ending) -> Reserve:
+        """What a validation and the ending take."""
         predictor = predictor_of(self._prepared, average, self._device)
-        self._one(predictor, self._watched[0])  # the first pays for what the rest find ready
-        began = time.perf_counter()
-        self._one(predictor, self._watched[0])
-        return (time.perf_counter() - began) * (VALIDATIONS * len(self._watched) + 2 * total)
+        volumes, budget = self._prepared.val_volumes, self._prepared.plan.seconds
+        return measure(predictor, volumes, self._watched, self._one, ending, budget)
 
     def _one(self, predictor: Predictor, volume: Volume) -> tuple[list[float | None], float]:
         """Score of each page, and loss; the loss is that of the training, over the image or volume as a whole."""
