@@ -16,6 +16,7 @@ from skipway import __version__
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.request import Request
 from skipway.runs import FORMAT, MARK, Run
+from skipway.training.extend import LENGTH
 from skipway.training.prepare import Prepared
 
 FLAGS = {"seconds": "--time", "learning_rate": "--lr"}
@@ -36,12 +37,14 @@ def claim(output: Path, asked: Mapping[str, Any]) -> Run:
     if not run.exists:
         run.require_free()
         return run
-    before = Run.open(output).read("run").get("asked")
+    record = Run.open(output).read("run")
+    before = record.get("asked")
     if not isinstance(before, dict):
         raise CheckpointError(
             Problem("does not say how it was started", str(output / MARK), fix="train into a new folder")
         )
-    differs = [name for name in asked if before.get(name) != asked[name]]
+    free = LENGTH if record.get("finished") and record.get("lengths") else ()  # it may be asked to go on
+    differs = [name for name in asked if before.get(name) != asked[name] and name not in free]
     if differs:
         shown = ", ".join(
             f"{FLAGS.get(name, name)} {_said(before.get(name))} (now {_said(asked[name])})"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ def run_training(
     stopped: Callable[[], bool],
     spent: float = 0.0,
     ending: Ending | None = None,
+    *,
+    provisional: bool = False,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -59,6 +62,7 @@ def run_training(
         stopped: Asked after every step whether to save and stop.
         spent: Seconds of a time budget that went before.
         ending: What follows the training, whose time a budget has to leave; nothing by default.
+        provisional: Whether the weights for prediction stay until somebody has judged the new ones.
 
     Returns:
         The averaged network.
@@ -101,7 +105,7 @@ def run_training(
     hooks = Hooks(
         batches=stream,
         validate=watch,
-        reserved=lambda average: watch.reserved(average, ending or NOTHING),
+        reserved=lambda average: watch.reserved(average, ending or NOTHING, judged=provisional),
         names=lambda indices: sorted({samples.name(index) for index in indices}),
         collapse=Collapse(prepared.labels.names, prepared.labels.overlapping, prepared.labels.unknown),
         event=event,
@@ -109,7 +113,14 @@ def run_training(
     )
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
-    return fit(plan, model, loss, run, hooks, device, spent=spent)
+    return fit(plan, model, loss, run, hooks, device, spent=spent, provisional=provisional)
+
+
+def full_score(prepared: Prepared, model: SkipGraph, device: torch.device) -> float | None:
+    """Score of a network on all validation images, as the final evaluation has it; nothing is written."""
+    predictor = predictor_of(prepared, model, device)
+    read = ((pair, decoded) for pair, decoded in predicted_pages(predictor, prepared.val_volumes))
+    return mean_defined(prepared.task.score(decoded, read_mask(pair)) for pair, decoded in read)[0]
 
 
 def first_weights(plan: Plan) -> SkipGraph:
@@ -157,8 +168,11 @@ class _Watch:
             mean_defined(loss for _, loss in found)[0],
         )
 
-    def reserved(self, average: SkipGraph, ending: Ending) -> Reserve:
-        """What a validation and the ending take."""
+    def reserved(self, average: SkipGraph, ending: Ending, *, judged: bool) -> Reserve:
+        """What a validation and the ending take, and where the weights are judged before, that too."""
+        if judged:
+            each = ending.each
+            ending = replace(ending, each=lambda *one: (self._one(*one), each(*one)))
         predictor = predictor_of(self._prepared, average, self._device)
         volumes, budget = self._prepared.val_volumes, self._prepared.plan.seconds
         return measure(predictor, volumes, self._watched, self._one, ending, budget)
