@@ -21,19 +21,18 @@ from skipway.data.scan import patient
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
-from skipway.plan import Plan
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
-from skipway.report.validation import ending, validate_run
+from skipway.report.finish import train_and_report
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
-from skipway.training.claim import claim, command_of, require_outside, stored, versions
-from skipway.training.extend import extend, extended, length, longer, under_way, without_last_leg
+from skipway.training.claim import claim, command_of, require_outside, stored
+from skipway.training.extend import extend, longer, under_way
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import first_weights, full_score, run_training
-from skipway.weights import save_model
+from skipway.training.session import first_weights
+from skipway.training.start import said
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
 Event = Callable[[Mapping[str, Any]], None]
@@ -68,6 +67,7 @@ class Trained:
         baseline_name: That method.
         score_name: What the two scores are.
         device: Where it ran.
+        start: Scores before and after, where the training began with weights of another, and which were kept.
     """
 
     run: Run
@@ -78,6 +78,7 @@ class Trained:
     baseline_name: str
     score_name: str
     device: str
+    start: Mapping[str, Any] | None = None
 
     def predict(self, array: NDArray[Any]) -> NDArray[Any]:
         """Masks of one image in memory; see `Predictor.predict`."""
@@ -164,6 +165,7 @@ def train(
     Raises:
         SkipwayError: see `skipway.errors` for the kinds.
     """
+    choices |= {name: str(Path(choices[name]).resolve()) for name in ("start",) if choices.get(name)}
     try:
         request = Request(**choices, seconds=None if time is None else seconds(time))
     except TypeError as error:
@@ -236,6 +238,8 @@ def train_run(order: Order, event: Event, began: float | None = None) -> Trained
         prepared, changed = stored(run, prepared, asked, where)
         run.write("check", dict(checked.seen))
         lines = described(checked, prepared, _parameters(prepared), where)
+        if facts := run.read("run").get("start"):
+            lines = {**lines, "start": said(facts)}
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
         warnings = (*checked.warnings, *fresh, *changed)
@@ -246,63 +250,16 @@ def train_run(order: Order, event: Event, began: float | None = None) -> Trained
         if not run.read("run")["finished"]:
             prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
             spent = time.perf_counter() - began
-            _trained(
-                run,
-                prepared,
-                where,
-                event,
-                {**lines, "command": command_of(run, order.device)},
-                warnings,
-                spent,
-            )
+            facts = {**lines, "command": command_of(run, order.device)}
+            with _stop_signals() as stopped:
+                train_and_report(run, prepared, where, event, stopped, facts, warnings, spent)
         else:
-            said = "finished already; its figures follow. To go on, name a longer --steps or --time"
-            event({"event": "line", "name": "run", "text": said})
+            hint = "finished already; its figures follow. To go on, name a longer --steps or --time"
+            event({"event": "line", "name": "run", "text": hint})
         (run.path / "state.safetensors").unlink(missing_ok=True)
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
-
-
-def _trained(
-    run: Run,
-    prepared: Prepared,
-    device: torch.device,
-    event: Event,
-    facts: Mapping[str, str],
-    warnings: Sequence[str],
-    spent: float,
-) -> None:
-    """Train, keep the better weights where there were some before, evaluate, and note the end."""
-    before = run.read("evaluation")["score"] if extended(run) else None
-    with _stop_signals() as stopped:
-        average = run_training(
-            prepared, run, device, event, stopped, spent, ending(prepared), provisional=extended(run)
-        )
-    ended, kept = time.perf_counter(), True
-    prepared = replace(prepared, plan=Plan.from_json(run.read("plan")))
-    if extended(run):
-        record = run.read("run")
-        score = full_score(prepared, average, device)
-        kept = score is None or before is None or score >= before
-        if kept:
-            save_model(run, average, prepared.plan.model, prepared.plan.config, prepared.plan.steps or 0)
-        else:
-            text = f"going on made it worse ({_figure(before)} before, {_figure(score)} after): the old weights stay"
-            event({"event": "warning", "text": text})
-            warnings = (*warnings, text)
-            seconds_then = record["lengths"][-1]["asked"]["seconds"]
-            prepared = replace(prepared, plan=without_last_leg(prepared.plan, seconds_then))
-            run.write("plan", prepared.plan.to_json())
-    predictor = load(run.path, device=str(device)).using()
-    validate_run(run, prepared, predictor, facts, warnings, versions(), event)
-    record, score = run.read("run"), run.read("evaluation")["score"]
-    noted = {**length(run, time.perf_counter() - ended), "score": score, "kept": kept}
-    run.write("run", {**record, "lengths": [*record.get("lengths", []), noted], "finished": True})
-
-
-def _figure(score: float | None) -> str:
-    return "n/a" if score is None else f"{score:.4f}"
 
 
 def _seen(run: Run) -> Mapping[str, Any]:

@@ -76,6 +76,7 @@ class Plan:
         seed: Of everything random.
         legs: How the length came about where `steps` alone does not say it, see `skipway.legs`: the number of steps
             changed on the way to meet a time budget, or a finished training was extended.
+        start: File in the run folder with all first weights, where they come from another run; None otherwise.
     """
 
     model: str
@@ -101,6 +102,7 @@ class Plan:
     pretrained: str | None = None
     seed: int = 0
     legs: tuple[Leg, ...] = ()
+    start: str | None = None
 
     @property
     def ndim(self) -> int:

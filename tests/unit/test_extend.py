@@ -8,6 +8,7 @@ from toys import digest, draw, one_thread, start
 
 from skipway import api
 from skipway.errors import UsageError
+from skipway.report import finish
 from skipway.runs import Run, read_tensors
 
 
@@ -18,7 +19,7 @@ def data(tmp_path_factory):
 
 
 def always_better(monkeypatch):
-    monkeypatch.setattr(api, "full_score", lambda *_: 2.0)
+    monkeypatch.setattr(finish, "full_score", lambda *_: 2.0)
 
 
 def steps_of(run):
@@ -66,17 +67,18 @@ def test_worse_weights_do_not_replace_those_of_the_finished_run(data, tmp_path, 
     start(data, run, steps=10)
     before, plan = (run / "model.safetensors").read_bytes(), Run(run).read("plan")
     evaluation = Run(run).read("evaluation")
-    monkeypatch.setattr(api, "full_score", lambda *_: -1.0)
+    monkeypatch.setattr(finish, "full_score", lambda *_: -1.0)
     start(data, run, steps=22, event=events.append)
     assert (run / "model.safetensors").read_bytes() == before
     assert Run(run).read("plan") == plan
-    assert Run(run).read("evaluation") == evaluation
+    compared = {"score": evaluation["score"], "trained": -1.0, "kept": False}
+    assert Run(run).read("evaluation") == {**evaluation, "start": compared}
     assert any("the old weights stay" in e.get("text", "") for e in events)
     assert [part["kept"] for part in Run(run).read("run")["lengths"]] == [True, False]
     said = []
     start(data, run, steps=22, event=said.append)
     assert not [e for e in said if e["event"] == "step"]
-    monkeypatch.setattr(api, "full_score", lambda *_: 2.0)
+    monkeypatch.setattr(finish, "full_score", lambda *_: 2.0)
     start(data, run, steps=30, event=said.append)  # from the weights that were kept
     assert [e["step"] for e in said if e["event"] == "step"] == list(range(11, 31))
 

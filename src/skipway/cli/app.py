@@ -84,6 +84,10 @@ def train(
         Path | None,
         typer.Option(hidden=True, help="Run folder or plan.json to repeat: the same network, every number."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", hidden=True, help="Run folder to start from: its network and weights."),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."),
@@ -153,6 +157,7 @@ def train(
         options=parsed(settings or ()),
         seed=seed,
         plan=None if plan is None else str(plan.resolve()),
+        start=None if start is None else str(start.resolve()),
     )
     order = api.Order(
         images,

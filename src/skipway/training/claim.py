@@ -17,9 +17,9 @@ from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.request import Request
 from skipway.runs import FORMAT, MARK, Run
 from skipway.training.extend import LENGTH
-from skipway.training.prepare import Prepared
+from skipway.training.prepare import LAST, Prepared
 
-FLAGS = {"seconds": "--time", "learning_rate": "--lr"}
+FLAGS = {"seconds": "--time", "learning_rate": "--lr", "start": "--from"}
 """Options whose name differs from the field that holds them."""
 
 
@@ -81,7 +81,7 @@ def stored(
         The parts, and warnings about what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
-    if (run.path / "versions.json").is_file():  # the last part written: all are there
+    if (run.path / LAST).is_file():
         before = Prepared.read(run)
         then, now = (
             {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)
@@ -105,8 +105,16 @@ def stored(
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.write(
         MARK.removesuffix(".json"),
-        {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
+        {
+            "format": FORMAT,
+            "created": created,
+            "finished": False,
+            "asked": dict(asked),
+            **({"start": dict(prepared.start.facts)} if prepared.start else {}),
+        },
     )
+    if prepared.start:
+        prepared.start.write(run)
     prepared.write(run)
     run.write("versions", here)
     return prepared, ()

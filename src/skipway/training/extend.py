@@ -51,7 +51,8 @@ def extend(run: Run, plan: Plan, request: Request, asked: Mapping[str, Any]) -> 
     steps = None if request.seconds else request.steps or DEFAULT_STEPS
     share = begin / steps if steps else spent / (request.seconds or spent)
     leg = Leg(begin, share, () if steps is None else ((begin, steps),))
-    legs = (*(plan.legs or (Leg.of(plan.steps),)), leg)
+    before = plan.legs or (Leg.of(plan.steps),)
+    legs = (*before, leg) if begin else (Leg.of(steps),)  # none where fine-tuning had only made it worse
     progress = Progress(begin, steps, spent, skipped=record["lengths"][-1]["skipped"], legs=legs)
     progress.leg = len(legs) - 1
     model.requires_grad_(True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
 from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
 from skipway.training.reserve import NOTHING, Ending, measure
+from skipway.training.start import started
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -75,7 +77,7 @@ def run_training(
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
     going_on = (run.path / STATE).is_file()
-    model = build(plan.model, **plan.config) if going_on else first_weights(plan)
+    model = build(plan.model, **plan.config) if going_on else first_weights(plan, run.path)
     samples = TrainingSet(
         split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim
     )
@@ -123,12 +125,18 @@ def full_score(prepared: Prepared, model: SkipGraph, device: torch.device) -> fl
     return mean_defined(prepared.task.score(decoded, read_mask(pair)) for pair, decoded in read)[0]
 
 
-def first_weights(plan: Plan) -> SkipGraph:
-    """The network of a plan as it starts: drawn weights, and trained ones in its backbone where that is asked for.
+def first_weights(plan: Plan, folder: Path = Path()) -> SkipGraph:
+    """The network of a plan as it starts: drawn weights, trained ones in its backbone, or those of another run.
+
+    Args:
+        plan: Says which.
+        folder: The run folder, for those of another run.
 
     Raises:
         SkipwayError: see `skipway.pretrained.load_pretrained`.
     """
+    if plan.start is not None:
+        return started(plan, folder)
     model = build(plan.model, **plan.config)
     if plan.pretrained is not None:
         load_pretrained(model, plan.pretrained)
