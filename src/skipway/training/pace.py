@@ -20,6 +20,9 @@ TOLERANCE = 0.03
 LARGE = 0.4
 """Part of a budget that validations and the final scores may take before it is said."""
 
+LEAST = 0.25
+"""Part of the time left that goes into steps whatever else seems to be needed; later looks may think otherwise."""
+
 SHRINK = 3
 """One look leaves at least this part of the steps that were left."""
 
@@ -170,7 +173,9 @@ class Pace:
             if abs(off) <= TOLERANCE * self.budget:
                 return None
         wanted = steps_in(step, self.budget - self.total - self.kept(leg, step), self.per_step)
-        if leg.total is None or self.total > self.budget:
+        if leg.total is None:  # what is kept may be wrong as yet, and an end cannot be taken back
+            return max(wanted, steps_in(step, LEAST * (self.budget - self.total), self.per_step))
+        if self.total > self.budget:
             return wanted
         return max(wanted, step + (leg.total - step) // SHRINK)  # a moment's load must not end a training
 

@@ -76,8 +76,9 @@ def measure(
         looking += _seconds(partial(validate, predictor, volume))
         each += _seconds(partial(ending.each, predictor, volume))
         last = volume
-        if time.perf_counter() - began > enough:
+        if number and time.perf_counter() - began > enough:
             break
+    ending.shown(last)
     shown = _seconds(partial(ending.shown, last)) / sizes[last.name] * sum(sizes.values()) / len(volumes)
     final = (
         each / seen * sum(sizes.values()) + shown * min(ending.shows, len(volumes)) + _seconds(ending.once)
