@@ -172,9 +172,11 @@ class Pace:
             off = self.total + self.left(leg, step) - self.budget
             if abs(off) <= TOLERANCE * self.budget:
                 return None
-        wanted = steps_in(step, self.budget - self.total - self.kept(leg, step), self.per_step)
+        rest = self.budget - self.total
+        left = rest - self.kept(leg, step)
         if leg.total is None:  # what is kept may be wrong as yet, and an end cannot be taken back
-            return max(wanted, steps_in(step, LEAST * (self.budget - self.total), self.per_step))
+            return steps_in(step, max(left, LEAST * rest), self.per_step)
+        wanted = steps_in(step, left, self.per_step)
         if self.total > self.budget:
             return wanted
         return max(wanted, step + (leg.total - step) // SHRINK)  # a moment's load must not end a training
