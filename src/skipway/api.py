@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -26,17 +26,19 @@ from skipway.models import build
 from skipway.plan import Plan
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
+from skipway.report.finish import train_and_report
 from skipway.report.folds import in_words
-from skipway.report.validation import validate_run
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
-from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.claim import claim, command_of, require_outside, stored
+from skipway.training.extend import extend, longer, under_way
 from skipway.training.measure import measured
 from skipway.training.memory import amount
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import first_weights, run_training
+from skipway.training.session import first_weights
+from skipway.training.start import said
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
 Event = Callable[[Mapping[str, Any]], None]
@@ -72,6 +74,7 @@ class Trained:
         score_name: What the two scores are.
         device: Where it ran.
         folds: Of a run of folds, the score of each and the interval of their mean; see `report.folds`.
+        start: Scores before and after, where the training began with weights of another, and which were kept.
     """
 
     run: Run
@@ -83,6 +86,7 @@ class Trained:
     score_name: str
     device: str
     folds: Mapping[str, Any] | None = None
+    start: Mapping[str, Any] | None = None
 
     def predict(self, array: NDArray[Any]) -> NDArray[Any]:
         """Masks of one image in memory; see `Predictor.predict`."""
@@ -177,6 +181,7 @@ def train(
     Raises:
         SkipwayError: see `skipway.errors` for the kinds.
     """
+    choices |= {name: str(Path(choices[name]).resolve()) for name in ("start",) if choices.get(name)}
     try:
         request = Request(
             **choices,
@@ -222,12 +227,13 @@ def load(
     return Predictor.load(run, device, member=member, calibrated=calibrated)
 
 
-def train_run(order: Order, event: Event) -> Trained:
+def train_run(order: Order, event: Event, began: float | None = None) -> Trained:
     """Check, split, plan, train, evaluate, report: what `skipway train` does.
 
     Args:
         order: Data, run folder and what the user named.
         event: Told of what happens.
+        began: When the command began, by `time.perf_counter`; now by default.
 
     Returns:
         The finished run.
@@ -237,6 +243,7 @@ def train_run(order: Order, event: Event) -> Trained:
         DataError: the data cannot be used.
         Interrupted: a stop was asked for; the same call goes on.
     """
+    began = time.perf_counter() if began is None else began
     where = resolve_device(order.device)
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
@@ -247,10 +254,10 @@ def train_run(order: Order, event: Event) -> Trained:
     if order.folds is not None:
 
         def one(part: Order, told: Event, checked: Checked, plan: Plan) -> Trained:
-            return _train_one(part, where, lambda _: checked, told, plan)
+            return _train_one(part, where, lambda _: checked, told, time.perf_counter(), plan)
 
-        return _trained(*train_folds(order, where, check, one, event), where, event)
-    return _train_one(order, where, check, event)
+        return _trained(*train_folds(order, where, check, one, event, began), where, event)
+    return _train_one(order, where, check, event, began)
 
 
 def _train_one(
@@ -258,10 +265,10 @@ def _train_one(
     where: torch.device,
     check: Callable[[Run], Checked],
     event: Event,
+    began: float,
     plan: Plan | None = None,
 ) -> Trained:
     """Train one network; `plan` decides everything but its length."""
-    began = time.perf_counter()
     asked, output = order.asked, order.output
     require_outside(output, order.images, order.masks)
     run = claim(output, asked)
@@ -280,21 +287,24 @@ def _train_one(
         prepared, changed = stored(run, prepared, asked, where)
         run.write("check", dict(checked.seen))
         lines = described(checked, prepared, _parameters(prepared), where)
+        if facts := run.read("run").get("start"):
+            lines = {**lines, "start": said(facts)}
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
         warnings = (*checked.warnings, *fresh, *changed)
         for text in warnings:
             event({"event": "warning", "text": text})
+        if run.read("run")["finished"] and longer(run.read("run"), order.request):
+            extend(run, prepared.plan, order.request, asked)
         if not run.read("run")["finished"]:
-            with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
+            prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
+            spent = time.perf_counter() - began
             facts = {**lines, "command": command_of(run, order.device)}
-            validate_run(
-                run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
-            )
-            run.write("run", {**run.read("run"), "finished": True})
+            with _stop_signals() as stopped:
+                train_and_report(run, prepared, where, event, stopped, facts, warnings, spent)
         else:
-            event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
+            hint = "finished already; its figures follow. To go on, name a longer --steps or --time"
+            event({"event": "line", "name": "run", "text": hint})
         (run.path / "state.safetensors").unlink(missing_ok=True)
     return _trained(run, prepared, where, event)
 

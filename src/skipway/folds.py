@@ -44,6 +44,7 @@ def train_folds(
     check: Callable[[Run], Checked],
     train_one: Callable[[Order, Event, Checked, Plan], object],
     event: Event,
+    began: float,
 ) -> tuple[Run, Prepared]:
     """Train every fold that is not finished, then score them together.
 
@@ -53,6 +54,7 @@ def train_folds(
         check: Reads and checks the data, once.
         train_one: Trains one fold with the plan of all.
         event: Told of what happens.
+        began: When the command began, by `time.perf_counter`.
 
     Returns:
         The run folder of the whole, and what it was made of.
@@ -62,7 +64,6 @@ def train_folds(
         DataError: the data cannot be used.
         Interrupted: a stop was asked for; the same call goes on.
     """
-    began = time.perf_counter()
     refuse(order)
     asked = order.asked
     run = claim(order.output, asked)

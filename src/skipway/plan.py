@@ -14,6 +14,7 @@ from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
 from skipway.data.length import length
 from skipway.errors import CheckpointError, Problem, UsageError
+from skipway.legs import Leg
 from skipway.losses import LOSSES
 from skipway.models import arguments, published_classes, sketch
 from skipway.models.anisotropy import LEAST, settled
@@ -81,6 +82,9 @@ class Plan:
         cache: Bytes of decoded images kept in memory; changes the speed and no bit.
         reasons: Why a number is what it is, by its name, where that is not a rule of docs/training.md alone.
         measured: What steps on this machine took: `seconds` a step, peak `bytes` of memory, and the `limit` for them.
+        legs: How the length came about where `steps` alone does not say it, see `skipway.legs`: the number of steps
+            changed on the way to meet a time budget, or a finished training was extended.
+        start: File in the run folder with all first weights, where they come from another run; None otherwise.
     """
 
     model: str
@@ -109,6 +113,8 @@ class Plan:
     cache: int = KEPT
     reasons: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    legs: tuple[Leg, ...] = ()
+    start: str | None = None
 
     @property
     def ndim(self) -> int:
@@ -133,8 +139,9 @@ class Plan:
         """
         try:
             plan = cls(**value)
-            return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights))
-        except TypeError as error:
+            legs = tuple(map(Leg.from_json, value.get("legs", ())))
+            return replace(plan, patch=tuple(plan.patch), class_weights=tuple(plan.class_weights), legs=legs)
+        except (TypeError, AttributeError) as error:
             found = f"does not fit this version ({error})"
             raise CheckpointError(Problem(found, "plan.json", fix="train again")) from error
 

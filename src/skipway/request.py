@@ -14,13 +14,20 @@ OPTIMISERS = ("adamw", "sgd")
 FLAGS = ("width", "depth", "backbone", "supervised")
 """Options of a model that have a flag of their own; the others go by --set."""
 
+WORDS = {"start": "from", "learning_rate": "lr"}
+"""Flags that are called other than the field that holds them."""
+
+BESIDE_START = ("--from", "--loss", "--optimiser", "--lr", "--batch", "--seed")
+"""Flags that may be named beside --from, with the length."""
+
 
 @dataclass(frozen=True)
 class Request:
     """What the user named; None leaves the choice to the rules.
 
-    `plan` is the plan of another run, which then decides everything but the length. `ram` and `vram` are the bytes
-    that the training may hold, of the machine and of its GPU.
+    `plan` is the plan of another run, which then decides everything but the length. `start` is a run whose weights
+    the training begins with, and whose network it therefore has. `ram` and `vram` are the bytes that the training
+    may hold, of the machine and of its GPU.
     """
 
     preset: str = "default"
@@ -43,6 +50,7 @@ class Request:
     plan: str | None = None
     ram: int | None = None
     vram: int | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -81,6 +89,9 @@ class Request:
                 Problem(f"{flag} and --plan are both given", "train", fix="leave one out, or edit the plan")
                 for flag in self._named
             ]
+        elif self.start is not None and (beside := [f for f in self._named if f not in BESIDE_START]):
+            found = f"--from and {', '.join(beside)} are both given"
+            problems.append(Problem(found, "train", fix="leave one out: --from brings its network along"))
         if problems:
             raise UsageError(*problems)
 
@@ -96,7 +107,11 @@ class Request:
         others = (part for part in fields(self) if part.name not in ("plan", "steps", "seconds", "options"))
         default = {part.name: part.default for part in others}
         return [
-            *(f"--{name}" for name, value in default.items() if getattr(self, name) != value),
+            *(
+                f"--{WORDS.get(name, name)}"
+                for name, value in default.items()
+                if getattr(self, name) != value
+            ),
             *(f"--set {name}" for name in self.options),
         ]
 

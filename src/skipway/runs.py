@@ -8,6 +8,7 @@
     check.json         what the check saw of each file, so that a second start need not decode all again
     versions.json      skipway, torch, numpy, Python, machine
     model.safetensors  the weights to predict with; carries its own SHA-256
+    start.safetensors  the first weights, where they come from another run
     state.safetensors  everything needed to go on training (absent once finished)
     metrics.csv        one row per reported step
     evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import typer
@@ -94,6 +95,10 @@ def train(
         Path | None,
         typer.Option(hidden=True, help="Run folder or plan.json to repeat: the same network, every number."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", hidden=True, help="Run folder to start from: its network and weights."),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(hidden=True, help="A name of docs/losses.md, such as ce-dice, focal or unet++."),
@@ -148,6 +153,7 @@ def train(
     folds: options.Folds = None,
 ) -> None:
     """Train a network on images and their masks, or go on where the same command stopped."""
+    began = perf_counter()  # a budget counts from here: what is imported next takes seconds
     from skipway import api
     from skipway.data.layouts import Reading
     from skipway.request import Request
@@ -176,6 +182,7 @@ def train(
         plan=None if plan is None else str(plan.resolve()),
         ram=None if ram is None else amount(ram, "--ram"),
         vram=None if vram is None else amount(vram, "--vram"),
+        start=None if start is None else str(start.resolve()),
     )
     order = api.Order(
         images,
@@ -191,7 +198,7 @@ def train(
         folds=folds,
         device=device,
     )
-    trained = api.train_run(order, _events(as_json))
+    trained = api.train_run(order, _events(as_json), began)
     if not as_json:
         typer.echo(trained.summary)
 

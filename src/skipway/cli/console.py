@@ -34,6 +34,7 @@ class Console:
         self._began: tuple[float, int] | None = None
         self._loss: float | None = None
         self._score = ""
+        self._total = 0
 
     def __call__(self, event: Event) -> None:
         """Print one event."""
@@ -45,9 +46,7 @@ class Console:
         elif kind == "validation":
             self._score = "n/a" if event["score"] is None else f"{event['score']:.3f}"
         elif kind == "planned":
-            self._line(
-                f"{'steps':<10} {event['total']}, at {event['seconds_per_step']:.2f} s a step as measured"
-            )
+            self._planned(event)
         elif kind == "rewound":
             text = f"batch {event['batch']} ({event['images']}) gave a loss or gradient that is not finite"
             self._line(f"warning: {text}; back from step {event['from']} to {event['to']}, without it")
@@ -57,6 +56,17 @@ class Console:
             self._progress(
                 f"{event['done']}/{event['of']}  {event['name']}", last=event["done"] == event["of"]
             )
+
+    def _planned(self, event: Event) -> None:
+        """When it will be over; said again only where the number of steps has changed by a tenth."""
+        total = event["total"]
+        if not event["first"] and abs(total - self._total) < 0.1 * self._total:
+            return
+        self._total = total
+        finish = time.strftime("%H:%M", time.localtime(time.time() + event["left"]))
+        self._line(
+            f"{'finish':<10} {finish}, {total:,} steps at {event['seconds_per_step']:.2g} s as measured"
+        )
 
     def _step(self, event: Event) -> None:
         now = time.monotonic()

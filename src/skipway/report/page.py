@@ -171,7 +171,7 @@ def render(report: ReportInput) -> str:
         calibration=report.calibration,
         charts=[*report.charts, *_charts(report)],
         box=curves,
-        cases=[_shown(case) for case in report.cases],
+        cases=[picture(case) for case in report.cases],
         legend=pictures.legend(objects, any(case.sets for case in report.cases)),
         swatch={}
         if objects
@@ -215,7 +215,7 @@ class _Panel:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Picture:
     """A case as the template needs it."""
 
     name: str
@@ -225,7 +225,7 @@ class _Shown:
     summary: str
 
 
-def _shown(case: Case) -> _Shown:
+def picture(case: Case) -> Picture:
     """The window with the most errors, at full resolution: shrinking would hide what there is to see."""
     kind = pictures.errors(case.truth, case.prediction, objects=case.objects, ignore=case.ignore)
     window = pictures.window_of_most_errors(kind, CASE_SIDE)
@@ -244,7 +244,7 @@ def _shown(case: Case) -> _Shown:
     note = f"{width} × {height} pixels"
     if kind[window].shape != kind.shape:
         note += f" at x {window[1].start}, y {window[0].start} of {kind.shape[1]} × {kind.shape[0]}"
-    return _Shown(
+    return Picture(
         name=case.name,
         note=note,
         panels=(

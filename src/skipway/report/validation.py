@@ -1,7 +1,7 @@
 """The end of a training: predict the validation images, score them beside a baseline, write the report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skipway.data.class_folders import class_mask
 from skipway.data.composites import set_type
 from skipway.data.labels import LabelMap, has
-from skipway.data.layouts import Pair
+from skipway.data.layouts import Pair, Volume
 from skipway.data.sources import Source
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
@@ -24,9 +24,10 @@ from skipway.predict.calibration import Calibration
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
 from skipway.report.calibration import FILE, Collector, calibrated, trust
-from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, write_report
+from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, picture, write_report
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
+from skipway.training.reserve import Ending
 from skipway.training.session import predicted_pages, read_mask
 
 CASES = 6
@@ -100,6 +101,24 @@ def _calibrated(run: Run, prepared: Prepared, collector: Collector) -> Calibrati
     if prepared.split.fold is not None:
         sampled.write(run.path / FILE)
     return calibration
+
+
+def ending(prepared: Prepared) -> Ending:
+    """What `validate_run` does, in parts whose time can be measured before; nothing is written."""
+
+    def each(predictor: Predictor, volume: Volume) -> None:
+        names = tuple(pair.name for pair in volume.pairs)
+        part = replace(prepared, split=replace(prepared.split, val=names))
+        found = list(predicted_pages(predictor, [volume]))
+        _scored(part, ((pair.name, read_mask(pair), decoded) for pair, decoded in found))
+        _scored(part, _baseline(part, lambda pair: otsu_mask(_pixels(pair)).astype(np.uint8)))
+
+    def shown(volume: Volume) -> None:
+        pair = volume.pairs[0]
+        truth = _truth(prepared, read_mask(pair))
+        picture(_case(prepared, pair, truth, truth))
+
+    return Ending(each, lambda: _simplest(prepared), shown, CASES)
 
 
 def label_rows(labels: LabelMap) -> list[LabelRow]:
@@ -258,16 +277,26 @@ def cases(folder: Callable[[str], Path], prepared: Prepared, evaluation: Evaluat
         prepared: Data and plan of the run.
         evaluation: Scores of the images.
     """
-    task, labels = prepared.task, prepared.labels
+    labels = prepared.labels
     pairs = {pair.name: pair for pair in prepared.split.val_pairs}
-    objects = labels.task == "objects"
     found = []
     for scores in evaluation.worst(CASES):
         pair = pairs[scores.name]
-        mask = read_mask(pair)
         decoded = _kept(folder(pair.name), pair, labels)
-        truth = labels.instances(mask) if objects else task.target(mask)
-        prediction = decoded if objects else labels.encode(decoded)
-        ignore, sets = None if objects else labels.unknown, labels.overlapping
-        found.append(Case(scores.name, _pixels(pair), truth, prediction, objects, ignore, sets))
+        prediction = decoded if labels.task == "objects" else labels.encode(decoded)
+        found.append(_case(prepared, pair, _truth(prepared, read_mask(pair)), prediction))
     return found
+
+
+def _truth(prepared: Prepared, mask: NDArray[Any]) -> NDArray[Any]:
+    """Objects or class indices of a mask, as a case shows them."""
+    if prepared.labels.task == "objects":
+        return prepared.labels.instances(mask)
+    return prepared.task.target(mask)
+
+
+def _case(prepared: Prepared, pair: Pair, truth: NDArray[Any], prediction: NDArray[Any]) -> Case:
+    labels = prepared.labels
+    objects = labels.task == "objects"
+    ignore = None if objects else labels.unknown
+    return Case(pair.name, _pixels(pair), truth, prediction, objects, ignore, labels.overlapping)

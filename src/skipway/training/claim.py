@@ -16,9 +16,10 @@ from skipway import __version__
 from skipway.errors import CheckpointError, Problem, UsageError
 from skipway.request import Request
 from skipway.runs import FORMAT, MARK, Run
-from skipway.training.prepare import Prepared
+from skipway.training.extend import LENGTH
+from skipway.training.prepare import LAST, Prepared
 
-FLAGS = {"seconds": "--time", "learning_rate": "--lr"}
+FLAGS = {"seconds": "--time", "learning_rate": "--lr", "start": "--from"}
 """Options whose name differs from the field that holds them."""
 
 
@@ -36,12 +37,14 @@ def claim(output: Path, asked: Mapping[str, Any]) -> Run:
     if not run.exists:
         run.require_free()
         return run
-    before = Run.open(output).read("run").get("asked")
+    record = Run.open(output).read("run")
+    before = record.get("asked")
     if not isinstance(before, dict):
         raise CheckpointError(
             Problem("does not say how it was started", str(output / MARK), fix="train into a new folder")
         )
-    differs = [name for name in asked if before.get(name) != asked[name]]
+    free = LENGTH if record.get("finished") and record.get("lengths") else ()  # it may be asked to go on
+    differs = [name for name in asked if before.get(name) != asked[name] and name not in free]
     if differs:
         shown = ", ".join(
             f"{FLAGS.get(name, name)} {_said(before.get(name))} (now {_said(asked[name])})"
@@ -78,7 +81,7 @@ def stored(
         The parts, and warnings about what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
-    if (run.path / "versions.json").is_file():  # the last part written: all are there
+    if (run.path / LAST).is_file():
         before = Prepared.read(run)
         then, now = (
             {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)
@@ -102,8 +105,16 @@ def stored(
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.write(
         MARK.removesuffix(".json"),
-        {"format": FORMAT, "created": created, "finished": False, "asked": dict(asked)},
+        {
+            "format": FORMAT,
+            "created": created,
+            "finished": False,
+            "asked": dict(asked),
+            **({"start": dict(prepared.start.facts)} if prepared.start else {}),
+        },
     )
+    if prepared.start:
+        prepared.start.write(run)
     prepared.write(run)
     run.write("versions", here)
     return prepared, ()

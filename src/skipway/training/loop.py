@@ -1,6 +1,5 @@
 """The training loop: steps, not epochs; one batch a step, batch k a pure function of (seed, k)."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,15 +18,15 @@ from skipway.runs import Run
 from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
 from skipway.training.memory import forget_peak, ran_out
-from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
-from skipway.training.state import Parts, Progress, load_state, save_state
+from skipway.training.pace import LARGE, Pace, Reserve
+from skipway.training.schedule import learning_rate, validates
+from skipway.training.state import Parts, Progress, load_state, reseed, save_state
 from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
 
 STATE = "state.safetensors"
 COLUMNS = ("step", "loss", "lr", "seconds", "val_score", "val_loss")
 LOG_EVERY = 10
-SAVE_SECONDS = 30.0
 MAX_SKIPPED = 5
 """Batches with a non-finite loss or gradient that are left out before the training gives up."""
 
@@ -49,7 +48,7 @@ class Hooks:
     Attributes:
         batches: Batches for step s on, in order, with some left out (see `batch_number`).
         validate: Scores the averaged net.
-        reserved: Seconds to keep for all validations and the final evaluation, given the averaged net.
+        reserved: Measures what is to be kept for a validation and the final evaluation, given the averaged net.
         names: Names of the images of a batch, for messages.
         collapse: Looks at predictions of the training.
         event: Told of every step, validation, rewind and collapse.
@@ -58,7 +57,7 @@ class Hooks:
 
     batches: Callable[[int, Sequence[int]], AbstractContextManager[Iterator[Batch]]]
     validate: Callable[[SkipGraph], Validation]
-    reserved: Callable[[SkipGraph], float]
+    reserved: Callable[[SkipGraph], Reserve]
     names: Callable[[Sequence[int]], Sequence[str]]
     collapse: Collapse
     event: Callable[[Event], None]
@@ -74,6 +73,8 @@ def fit(
     device: torch.device,
     *,
     spent: float = 0.0,
+    provisional: bool = False,
+    now: Callable[[], float] = time.perf_counter,
 ) -> SkipGraph:
     """Train until the plan's last step, from wherever the run folder says the training stands.
 
@@ -85,6 +86,8 @@ def fit(
         hooks: Data, validation, messages.
         device: Where the arithmetic happens.
         spent: Seconds of a time budget that went before the loop.
+        provisional: Whether the weights for prediction are left as they are: somebody will judge the new ones.
+        now: Reads a clock, in seconds.
 
     Returns:
         The averaged network, in evaluation mode, as saved.
@@ -94,18 +97,19 @@ def fit(
         NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
         EnvironmentFault: memory ran out a second time.
     """
-    began = time.perf_counter()
+    began = now()
     model = placed(model, plan, device)
     average = for_prediction(start_average(model), plan.ndim)
     parts = Parts(model, average, optimiser_of(plan, model))
     path = run.path / STATE
-    progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
+    progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps, legs=plan.legs)
     run.append_metrics(COLUMNS, [], keep_to=progress.step)
-    clock = _Clock(progress.seconds + spent + time.perf_counter() - began)
-    training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, clock)
+    pace = Pace(progress.seconds + spent + now() - began, plan.seconds, now)
+    training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, pace, provisional)
     if not path.is_file():
         training.save()
     while not training.finished:
+        training.enter_leg()
         failed = training.steps()
         if failed is not None:
             training.rewind(failed)
@@ -127,7 +131,7 @@ def batch_number(step: int, skipped: Sequence[int]) -> int:
 
 @dataclass
 class _Training:
-    """What changes while the loop runs, and the four things done to it."""
+    """What changes while the loop runs, and what is done to it."""
 
     plan: Plan
     model: SkipGraph
@@ -138,7 +142,8 @@ class _Training:
     hooks: Hooks
     device: torch.device
     progress: Progress
-    clock: "_Clock"
+    pace: Pace
+    provisional: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     halved: bool = False
 
@@ -146,14 +151,21 @@ class _Training:
     def finished(self) -> bool:
         return self.progress.total is not None and self.progress.step >= self.progress.total
 
+    def enter_leg(self) -> None:
+        """At the beginning of a later leg: the averaged weights, a fresh optimiser, and chance anew."""
+        if self.progress.leg_over:
+            self.progress.leg += 1
+            self.model.load_state_dict(self.average.state_dict())
+            self.parts = replace(self.parts, optimiser=optimiser_of(self.plan, self.model))
+            reseed(self.plan.seed, self.progress.step)
+
     def steps(self) -> Batch | None:
-        """Run to the end (None), or until a batch gives something that is not finite (that batch)."""
+        """Run to the end of the leg (None), or until a batch gives something that is not finite (that batch)."""
         progress, hooks = self.progress, self.hooks
         with hooks.batches(progress.step, tuple(progress.skipped)) as batches:
-            while not self.finished:
-                began = time.perf_counter()
+            while not (self.finished or progress.leg_over):
                 batch = next(batches)
-                rate = learning_rate(self.plan, progress.step, progress.total)
+                rate = learning_rate(self.plan, progress.step, progress.here)
                 try:
                     learnt = self._learn(batch, rate)
                 except (RuntimeError, MemoryError) as error:
@@ -166,8 +178,8 @@ class _Training:
                 progress.loss_sum += learnt.loss
                 progress.loss_count += 1
                 update_average(self.average, self.parts.model, progress.step, self.plan.ema)
-                self.clock.step(time.perf_counter() - began)
-                self._plan_steps()
+                self.pace.step()
+                self._keep_time()
                 hooks.event(
                     {
                         "event": "step",
@@ -180,7 +192,7 @@ class _Training:
                 if text := hooks.collapse.look(progress.step, learnt.logits, learnt.target):
                     hooks.event({"event": "warning", "text": text})
                 self._after_step(rate)
-        if not self.finished:
+        if not (self.finished or progress.leg_over):
             self._compute_less()
         return None
 
@@ -220,55 +232,98 @@ class _Training:
         forget_peak(self.device)
         self.progress = load_state(self.run.path / STATE, self.parts)
         self.rows.clear()
-        stored = self.plan if self.plan.steps else replace(self.plan, steps=self.progress.total)
-        self.run.write("plan", stored.to_json())
+        if self.progress.total is not None:
+            self.plan = replace(self.plan, steps=self.progress.total, legs=self.progress.course)
+        self.run.write("plan", self.plan.to_json())
         text = f"{why}; goes on from step {self.progress.step} with the same batches, in more parts"
         self.hooks.event({"event": "warning", "text": text})
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""
-        began = time.perf_counter()
-        self.progress.seconds = self.clock.total
+        began = self.pace.total
+        self.progress.seconds = began
         self.run.append_metrics(COLUMNS, self.rows)
         self.rows.clear()
-        save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
+        if not self.provisional:
+            save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
+        self._note_plan()
         save_state(self.run.path / STATE, self.parts, self.progress)
-        self.clock.saved(time.perf_counter() - began)
+        self.pace.saved(self.pace.total - began)
 
     def _learn(self, batch: Batch, rate: float) -> Learnt | None:
         return learn(self.plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device)
 
-    def _plan_steps(self) -> None:
-        """Turn a time budget into a number of steps, once, after the first steps were measured."""
-        progress, budget = self.progress, self.plan.seconds
-        if (
-            progress.total is None
-            and budget is not None
-            and measured(progress.step, self.clock.total, budget)
+    def _keep_time(self) -> None:
+        """Measure, say when all will be over, and change the number of steps where that would miss the budget."""
+        progress, pace, leg = self.progress, self.pace, self.progress.here
+        first = not pace.known
+        if not pace.looks(leg, progress.step):
+            return
+        if pace.measures(leg, progress.step):
+            pace.reserving(lambda: self.hooks.reserved(self.average), leg, progress.step)
+        total = pace.fitting(leg, progress.step)
+        if total is not None:
+            progress.bend(total)
+            self._note_plan()
+        if first or total is not None:
+            self._say_plan(first=first)
+
+    def _say_plan(self, *, first: bool) -> None:
+        progress, pace = self.progress, self.pace
+        kept = pace.kept(progress.here, progress.step)
+        facts = {
+            "total": progress.total,
+            "seconds_per_step": pace.per_step,
+            "reserved": kept,
+            "left": pace.left(progress.here, progress.step),
+            "first": first,
+        }
+        self.hooks.event({"event": "planned", **facts})
+        if first and pace.budget is not None and kept > LARGE * pace.budget:
+            text = (
+                f"validations and the final scores take about {kept:.0f} of the {pace.budget:.0f} s: "
+                "give more --time, or fewer images to validate with --val"
+            )
+            self.hooks.event({"event": "warning", "text": text})
+        if progress.step == progress.total:
+            text = f"the time is over after step {progress.step}: give more --time"
+            self.hooks.event({"event": "warning", "text": text})
+
+    def _note_plan(self) -> None:
+        """Write down what the length has become, so that --plan repeats it."""
+        progress = self.progress
+        if progress.total is not None and (progress.total, progress.course) != (
+            self.plan.steps,
+            self.plan.legs,
         ):
-            reserved = self.hooks.reserved(self.average)
-            progress.total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
-            self.run.write("plan", replace(self.plan, steps=progress.total).to_json())  # repeats with --plan
-            facts = {"total": progress.total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
-            self.hooks.event({"event": "planned", **facts})
+            self.plan = replace(self.plan, steps=progress.total, legs=progress.course)
+            self.run.write("plan", self.plan.to_json())
 
     def _after_step(self, rate: float) -> None:
         """Validate, note, save and stop where it is time for it."""
         progress = self.progress
-        scored = validates(progress.step, progress.total)
+        scored = validates(progress.step, progress.here)
         if scored or progress.step % LOG_EVERY == 0:
-            found = self.hooks.validate(self.average) if scored else Validation(None, None)
-            self.rows.append(self._row(rate, found))
-            if scored:
-                self.hooks.event(
-                    {"event": "validation", "step": progress.step, "score": found.score, "loss": found.loss}
-                )
+            self.rows.append(self._row(rate, self._validation() if scored else Validation(None, None)))
         stopped = self.hooks.stopped()
-        if scored or stopped or self.clock.due():
+        if scored or stopped or self.pace.due():
             self.save()
         if stopped:
             said = f"stopped after step {progress.step}; state and weights are saved"
             raise Interrupted(Problem(said, str(self.run.path), fix="type the same command to go on"))
+
+    def _validation(self) -> Validation:
+        with self.pace.validating():
+            found = self.hooks.validate(self.average)
+        self.hooks.event(
+            {
+                "event": "validation",
+                "step": self.progress.step,
+                "score": found.score,
+                "loss": found.loss,
+            }
+        )
+        return found
 
     def _row(self, rate: float, found: Validation) -> dict[str, Any]:
         progress = self.progress
@@ -276,40 +331,9 @@ class _Training:
             "step": progress.step,
             "loss": repr(progress.loss_sum / max(1, progress.loss_count)),
             "lr": repr(rate),
-            "seconds": f"{self.clock.total:.1f}",
+            "seconds": f"{self.pace.total:.1f}",
             "val_score": "" if found.score is None else repr(found.score),
             "val_loss": "" if found.loss is None else repr(found.loss),
         }
         progress.loss_sum, progress.loss_count = 0.0, 0
         return row
-
-
-class _Clock:
-    """Wall-clock time over all starts of a training, and the time of its first steps."""
-
-    def __init__(self, before: float) -> None:
-        self._before = before
-        self._began = self._last_save = time.perf_counter()
-        self._steps: list[float] = []
-        self._pause = SAVE_SECONDS
-
-    @property
-    def total(self) -> float:
-        return self._before + time.perf_counter() - self._began
-
-    @property
-    def per_step(self) -> float:
-        """Median over the measured steps but the first few, which warm caches up."""
-        return statistics.median(self._steps[3:] or self._steps)
-
-    def step(self, seconds: float) -> None:
-        if len(self._steps) < MEASURED_STEPS:
-            self._steps.append(seconds)
-
-    def due(self) -> bool:
-        return time.perf_counter() - self._last_save > self._pause
-
-    def saved(self, cost: float) -> None:
-        """Saves take a twentieth of the time at most."""
-        self._last_save = time.perf_counter()
-        self._pause = max(SAVE_SECONDS, 20 * cost)

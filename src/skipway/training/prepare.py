@@ -22,6 +22,10 @@ from skipway.tasks import Task, make_task
 from skipway.training.budget import described_fit
 from skipway.training.order import Order
 from skipway.training.repeat import read_plan, repeated
+from skipway.training.start import Origin, Start
+
+LAST = "versions.json"
+"""The part of a new run that is written last: where it is, all are there."""
 
 FLAT = (
     "most volumes are one slice, which has no third axis to learn: save the slices of a volume as one "
@@ -38,6 +42,7 @@ class Prepared:
     fingerprint: Fingerprint
     normalisation: Normalisation
     plan: Plan
+    start: Start | None = None
 
     @property
     def task(self) -> Task:
@@ -123,16 +128,28 @@ def prepare(
         leaks = near_copies(by_name, checked.records, (divided.train, divided.val))
         divided = replace(divided, warnings=(*divided.warnings, *map(str, leaks)))
     described = fingerprint(checked, divided.train)
-    if fixed is None:
-        plan = make_plan(
-            request, described, checked.labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device)
-        )
-    else:
-        plan = repeated(fixed, request, described, checked.labels)
+    plan, start = _planned(order, fixed, described, checked.labels, device)
     if plan.ndim == 3 and described.slices == 1:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
     normalisation = Normalisation(colour=order.reading.colour or "")
-    return Prepared(checked.labels, divided, described, normalisation, plan)
+    return Prepared(checked.labels, divided, described, normalisation, plan, start)
+
+
+def _planned(
+    order: Order, fixed: Plan | None, data: Fingerprint, labels: LabelMap, device: torch.device
+) -> tuple[Plan, Start | None]:
+    """The plan, and the first weights where they come from another run."""
+    request = order.request
+    if fixed is not None:
+        place = Path(str(request.plan))
+        folder = place if place.is_dir() else place.parent
+        return repeated(fixed, request, data, labels), Start.copied(folder) if fixed.start else None
+    if request.start and (order.output / LAST).is_file():  # it has its own copy, and needs that run no more
+        return Plan.from_json(Run(order.output).read("plan")), None
+    origin = Origin.read(Path(request.start)) if request.start else None
+    asked = origin.request(request) if origin else request
+    plan = make_plan(asked, data, labels, on_cpu=device.type == "cpu", fast_bf16=fast_bf16(device))
+    return origin.begin(plan, request, data, labels) if origin else (plan, None)
 
 
 def divide(order: Order, checked: Checked, seed: int) -> Split:

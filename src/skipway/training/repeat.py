@@ -70,9 +70,11 @@ def repeated(plan: Plan, request: Request, data: Fingerprint, labels: LabelMap) 
     if labels.overlapping:
         refuse_one_class_a_pixel(plan.loss, plan.config, published=False)
     if request.steps:
-        return replace(plan, steps=request.steps, seconds=None, warmup=warmup(request.steps, plan.warmup))
+        return replace(
+            plan, steps=request.steps, seconds=None, warmup=warmup(request.steps, plan.warmup), legs=()
+        )
     if request.seconds:
-        return replace(plan, steps=None, seconds=request.seconds)
+        return replace(plan, steps=None, seconds=request.seconds, legs=())
     return replace(plan, seconds=None) if plan.steps else plan  # the steps that the time of that run became
 
 
@@ -102,6 +104,8 @@ def _problems(plan: Plan) -> Iterator[Problem]:
         options=own,
     )
     Augmentation(**plan.augmentation)
+    if plan.legs and plan.legs[-1].total != plan.steps:
+        yield Problem("not the number of steps", "legs", "the last leg to end with `steps`, or no legs")
     if plan.steps is None and plan.seconds is None:
         yield Problem("neither is there", "steps, seconds", "one of them")
     geometry = sketch(plan.model, **plan.config).geometry

@@ -1,7 +1,8 @@
-"""Learning rate by step, and steps by time."""
+"""Learning rate, validations and the number of steps: all of them by how far the training is."""
 
 import math
 
+from skipway.legs import Leg
 from skipway.plan import Plan
 
 MEASURED_STEPS = 20
@@ -11,42 +12,64 @@ VALIDATIONS = 8
 """Validations during a training."""
 
 
-def learning_rate(plan: Plan, step: int, total: int | None) -> float:
+def learning_rate(plan: Plan, step: int, leg: Leg) -> float:
     """Linear warm-up, then half a cosine that reaches zero with the last step.
 
-    η(s) = η₀ · (s + 1) / W for s < W, else η₀ · ½ (1 + cos(π (s − W) / (T − W)))
+    η(s) = η₀ · min(1, (s + 1 − b) / W) · ½ (1 + cos(π p(s)))
+
+    p is the part of the training that is done (`Leg.progress`). In the first leg it begins to count after the
+    warm-up. A later leg goes on where the cosine of the longer training would stand, and warms up to that.
 
     Args:
         plan: Gives η₀ and W.
         step: s, optimiser steps done.
-        total: T; None before it is measured (s < W then).
+        leg: Gives b, its first step, and p.
     """
-    warmup = plan.warmup
-    if step < warmup or total is None:
-        return plan.learning_rate * min(1.0, (step + 1) / warmup)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    warm = min(1.0, (step - leg.begin + 1) / plan.warmup)
+    return plan.learning_rate * warm * (0.5 * (1 + math.cos(math.pi * leg.progress(step, _flat(plan, leg)))))
 
 
-def measured(step: int, spent: float, budget: float) -> bool:
-    """Whether enough was seen to turn a budget into steps: `MEASURED_STEPS`, or three where a step takes long."""
-    return step >= MEASURED_STEPS or (step >= 3 and spent > budget / 10)
+def _flat(plan: Plan, leg: Leg) -> int:
+    """Steps of a leg that are before the cosine; a tenth of a training that was measured to be short."""
+    if leg.begin or not leg.bends:
+        return 0
+    first, total = leg.bends[0]
+    return plan.warmup if first == 0 else max(first, min(plan.warmup, total // 10))
 
 
-def steps_in(step: int, budget: float, spent: float, per_step: float, reserved: float) -> int:
-    """Steps that a time budget allows, counted from the first.
+def measured(steps: int, seconds: float, left: float) -> bool:
+    """Whether enough was seen to turn time into steps: `MEASURED_STEPS`, or fewer where those would take too long.
+
+    Args:
+        steps: Steps done in this start.
+        seconds: Time they took.
+        left: Time that is left.
+    """
+    return steps >= MEASURED_STEPS or (steps >= 3 and seconds > left / 10) or seconds > left
+
+
+def steps_in(step: int, left: float, per_step: float) -> int:
+    """Number of the last step that the time allows; the one that is done, if there is none left.
 
     Args:
         step: Steps done.
-        budget: Seconds of the whole command.
-        spent: Seconds already used, from the start of the command on.
-        per_step: Seconds a step, median of the measured ones.
-        reserved: Seconds kept for the validations and the final evaluation.
+        left: Seconds that remain for steps.
+        per_step: Seconds a step.
     """
-    return step + max(1, int((budget - spent - reserved) / per_step))
+    return step + max(0, int(left / per_step))
 
 
-def validates(step: int, total: int | None) -> bool:
-    """Whether the averaged weights are validated after `step`."""
-    if total is None or step == 0:
+def validates(step: int, leg: Leg) -> bool:
+    """Whether the averaged weights are validated after `step`: at every eighth of the training, and at its end."""
+    if not leg.bends or step == leg.begin or step < leg.bends[0][0]:
         return False
-    return step == total or step % max(1, math.ceil(total / VALIDATIONS)) == 0
+    return step == leg.total or _eighth(leg, step) > _eighth(leg, step - 1)
+
+
+def validations_left(step: int, leg: Leg) -> int:
+    """Validations after `step`, the last one with it."""
+    return max(1, VALIDATIONS - _eighth(leg, step)) if step != leg.total else 0
+
+
+def _eighth(leg: Leg, step: int) -> int:
+    return int(VALIDATIONS * leg.progress(step))

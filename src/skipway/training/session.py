@@ -4,6 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,10 @@ from skipway.runs import Run
 from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
+from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
-from skipway.training.schedule import VALIDATIONS
+from skipway.training.reserve import NOTHING, Ending, measure
+from skipway.training.start import started
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -49,6 +53,9 @@ def run_training(
     event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
     spent: float = 0.0,
+    ending: Ending | None = None,
+    *,
+    provisional: bool = False,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -59,6 +66,8 @@ def run_training(
         event: Told of every step.
         stopped: Asked after every step whether to save and stop.
         spent: Seconds of a time budget that went before.
+        ending: What follows the training, whose time a budget has to leave; nothing by default.
+        provisional: Whether the weights for prediction stay until somebody has judged the new ones.
 
     Returns:
         The averaged network.
@@ -71,7 +80,7 @@ def run_training(
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
     going_on = (run.path / STATE).is_file()
-    model = build(plan.model, **plan.config) if going_on else first_weights(plan)
+    model = build(plan.model, **plan.config) if going_on else first_weights(plan, run.path)
     samples = TrainingSet(
         split.train_pairs,
         task,
@@ -106,7 +115,7 @@ def run_training(
     hooks = Hooks(
         batches=stream,
         validate=watch,
-        reserved=lambda average: watch.reserved(average, len(prepared.val_volumes)),
+        reserved=lambda average: watch.reserved(average, ending or NOTHING, judged=provisional),
         names=lambda indices: sorted({samples.name(index) for index in indices}),
         collapse=Collapse(prepared.labels.names, prepared.labels.overlapping, prepared.labels.unknown),
         event=event,
@@ -114,15 +123,28 @@ def run_training(
     )
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
-    return fit(plan, model, loss, run, hooks, device, spent=spent)
+    return fit(plan, model, loss, run, hooks, device, spent=spent, provisional=provisional)
 
 
-def first_weights(plan: Plan) -> SkipGraph:
-    """The network of a plan as it starts: drawn weights, and trained ones in its backbone where that is asked for.
+def full_score(prepared: Prepared, model: SkipGraph, device: torch.device) -> float | None:
+    """Score of a network on all validation images, as the final evaluation has it; nothing is written."""
+    predictor = predictor_of(prepared, model, device)
+    read = ((pair, decoded) for pair, decoded in predicted_pages(predictor, prepared.val_volumes))
+    return mean_defined(prepared.task.score(decoded, read_mask(pair)) for pair, decoded in read)[0]
+
+
+def first_weights(plan: Plan, folder: Path = Path()) -> SkipGraph:
+    """The network of a plan as it starts: drawn weights, trained ones in its backbone, or those of another run.
+
+    Args:
+        plan: Says which.
+        folder: The run folder, for those of another run.
 
     Raises:
         SkipwayError: see `skipway.pretrained.load_pretrained`.
     """
+    if plan.start is not None:
+        return started(plan, folder)
     model = build(plan.model, **plan.config)
     if plan.pretrained is not None:
         load_pretrained(model, plan.pretrained)
@@ -162,13 +184,14 @@ class _Watch:
             mean_defined(loss for _, loss in found)[0],
         )
 
-    def reserved(self, average: SkipGraph, total: int) -> float:
-        """Seconds for all validations, and for the final one over `total` volumes with its scores and report."""
+    def reserved(self, average: SkipGraph, ending: Ending, *, judged: bool) -> Reserve:
+        """What a validation and the ending take, and where the weights are judged before, that too."""
+        if judged:
+            each = ending.each
+            ending = replace(ending, each=lambda *one: (self._one(*one), each(*one)))
         predictor = predictor_of(self._prepared, average, self._device)
-        self._one(predictor, self._watched[0])  # the first pays for what the rest find ready
-        began = time.perf_counter()
-        self._one(predictor, self._watched[0])
-        return (time.perf_counter() - began) * (VALIDATIONS * len(self._watched) + 2 * total)
+        volumes, budget = self._prepared.val_volumes, self._prepared.plan.seconds
+        return measure(predictor, volumes, self._watched, self._one, ending, budget)
 
     def _one(self, predictor: Predictor, volume: Volume) -> tuple[list[float | None], float]:
         """Score of each page, and loss; the loss is that of the training, over the image or volume as a whole."""

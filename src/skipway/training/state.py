@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skipway.errors import CheckpointError, Problem
+from skipway.legs import Leg
 from skipway.runs import read_tensors, write_tensors
 
 
@@ -32,6 +33,8 @@ class Progress:
         loss_sum: Sum of the losses since the last row of metrics.csv.
         loss_count: Their number.
         skipped: Batches left out because a loss or gradient was not finite.
+        legs: How the length came about, see `skipway.legs`; one leg of `total` steps where none is given.
+        leg: Number of the one that is under way.
     """
 
     step: int = 0
@@ -40,6 +43,36 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     skipped: list[int] = field(default_factory=list)
+    legs: tuple[Leg, ...] = ()
+    leg: int = 0
+
+    def __post_init__(self) -> None:
+        self.legs = self.legs or (Leg.of(self.total),)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Progress":
+        """Progress out of plain values."""
+        return cls(**{**value, "legs": tuple(map(Leg.from_json, value["legs"]))})
+
+    @property
+    def here(self) -> Leg:
+        """The leg that is under way."""
+        return self.legs[self.leg]
+
+    @property
+    def leg_over(self) -> bool:
+        """Whether the next leg begins with the next step."""
+        return self.leg + 1 < len(self.legs) and self.step >= self.legs[self.leg + 1].begin
+
+    @property
+    def course(self) -> tuple[Leg, ...]:
+        """The legs, but none where the number of steps says it all."""
+        return () if self.legs == (Leg.of(self.total),) else self.legs
+
+    def bend(self, total: int) -> None:
+        """From this step on, the training is to end with step `total`."""
+        self.legs = (*self.legs[:-1], self.legs[-1].bent(self.step, total))
+        self.total = total
 
 
 @dataclass(frozen=True)
@@ -77,19 +110,35 @@ def load_state(path: Path, parts: Parts) -> Progress:
         parts.model.load_state_dict(_under("model", tensors))
         parts.average.load_state_dict(_under("average", tensors))
         optimiser = parts.optimiser.state_dict()
+        weights = [weight for group in parts.optimiser.param_groups for weight in group["params"]]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _under("optimiser", tensors).items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
+            state.setdefault(int(index), {})[key] = _laid_out_as(weights[int(index)], value)
         groups = [{**old, **new} for old, new in zip(optimiser["param_groups"], facts["groups"], strict=True)]
         parts.optimiser.load_state_dict({"state": state, "param_groups": groups})
         _set_random_state(tensors, facts["random"])
-        return Progress(**facts["progress"])
+        return Progress.from_json(facts["progress"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
             Problem(f"does not belong to this training ({first})", str(path), fix="train into a new folder")
         ) from error
+
+
+def reseed(seed: int, step: int) -> None:
+    """Set every random state by the seed of a training and a step, as if nothing had been drawn before."""
+    number = (seed + step) % 2**63
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002
+    random.seed(number)
+
+
+def _laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A moment in the memory layout of its weight: a fused optimiser goes through both number by number."""
+    if value.shape != weight.shape:
+        return value
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
