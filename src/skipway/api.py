@@ -3,13 +3,10 @@
 import math
 import re
 import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -19,7 +16,7 @@ from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
 from skipway.devices import resolve_device
-from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
+from skipway.errors import Problem, SkipwayError, UsageError
 from skipway.models import build
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
@@ -28,15 +25,15 @@ from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
 from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.determinism import STATISTICAL, in_words, state_level
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import first_weights, run_training
+from skipway.training.state import forget_states
+from skipway.training.stopping import Listener, stop_signals
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
 Event = Callable[[Mapping[str, Any]], None]
-
-TWICE = 2.0
-"""Seconds within which a second Ctrl-C counts as the first."""
 
 __all__ = [
     "FileOptions",
@@ -127,6 +124,7 @@ def train(
     ignore: int | None = None,
     groups: Path | str | None = None,
     fold: str | None = None,
+    workers: int = 1,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -152,6 +150,7 @@ def train(
         groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
             what their names say.
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
+        workers: Threads that make batches ahead of time; no result depends on it.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -189,6 +188,7 @@ def train(
         groups=None if groups is None else str(groups),
         fold=fold,
         device=device,
+        workers=workers,
     )
     return train_run(order, event)
 
@@ -214,12 +214,14 @@ def train_run(order: Order, event: Event) -> Trained:
         Interrupted: a stop was asked for; the same call goes on.
     """
     began = time.perf_counter()
+    event = heard = Listener(event)
     where = resolve_device(order.device)
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
     asked, output = order.asked, order.output
     require_outside(output, order.images, order.masks)
     run = claim(output, asked)
+    run.require_writable()
     checked = check_data(order, progress=patient(event, "pairs checked"), before=_seen(run))
     prepared = prepare(order, checked, where)
     if prepared.plan.pretrained is not None and not run.exists:
@@ -231,15 +233,28 @@ def train_run(order: Order, event: Event) -> Trained:
         fresh = prepared.split.warnings
         prepared, changed = stored(run, prepared, asked, where)
         run.write("check", dict(checked.seen))
-        lines = described(checked, prepared, _parameters(prepared), where)
+        level = state_level(run, where, changed)
+        lines = {
+            **described(checked, prepared, _parameters(prepared), where),
+            "repeats": in_words(level),
+        }
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
-        warnings = (*checked.warnings, *fresh, *changed)
+        elsewhere = (level,) if changed and level.startswith(STATISTICAL) else ()
+        warnings = (*checked.warnings, *fresh, *elsewhere)
         for text in warnings:
             event({"event": "warning", "text": text})
         if not run.read("run")["finished"]:
-            with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
+            with stop_signals() as signalled:
+                run_training(
+                    prepared,
+                    run,
+                    where,
+                    event,
+                    lambda: signalled() or heard.left,
+                    time.perf_counter() - began,
+                    order.workers,
+                )
             facts = {**lines, "command": command_of(run, order.device)}
             validate_run(
                 run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
@@ -247,7 +262,7 @@ def train_run(order: Order, event: Event) -> Trained:
             run.write("run", {**run.read("run"), "finished": True})
         else:
             event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
-        (run.path / "state.safetensors").unlink(missing_ok=True)
+        forget_states(run.path)
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
@@ -289,32 +304,3 @@ def seconds(text: str | float) -> float:
 def _parameters(prepared: Prepared) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in build(prepared.plan.model, **prepared.plan.config).parameters())
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand, a later Ctrl-C stops at once.
-
-    Launchers such as `uv run` pass a Ctrl-C on that the terminal has sent here already: within two seconds it is one.
-    """
-    asked = False
-    first = 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked, first
-        if asked and number == signal.SIGINT and time.monotonic() - first > TWICE:
-            raise Interrupted(
-                Problem("stopped at once; the last save stands", fix="type the same command to go on")
-            )
-        if not asked:
-            asked, first = True, time.monotonic()
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals belong to somebody else
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -49,7 +49,7 @@ class Console:
                 f"{'steps':<10} {event['total']}, at {event['seconds_per_step']:.2f} s a step as measured"
             )
         elif kind == "rewound":
-            text = f"batch {event['batch']} ({event['images']}) gave a loss or gradient that is not finite"
+            text = f"batch {event['batch']} ({event['images']}) gave {event['what']}"
             self._line(f"warning: {text}; back from step {event['from']} to {event['to']}, without it")
         elif kind == "warning":
             self._line(f"warning: {event['text']}")

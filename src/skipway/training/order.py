@@ -6,7 +6,10 @@ from typing import Any
 
 from skipway.data.groups import NONE
 from skipway.data.layouts import Reading
+from skipway.errors import Problem, UsageError
 from skipway.request import Request
+
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Order:
         groups: A table of groups, or "none".
         fold: Which part of how many validates, such as "2/5".
         device: Where to run; None chooses.
+        workers: Threads that make batches, 0 for none of their own; no result depends on it.
+
+    Raises:
+        UsageError: a number of threads that cannot be.
     """
 
     images: Path
@@ -38,6 +45,11 @@ class Order:
     groups: str | None = None
     fold: str | None = None
     device: str | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise UsageError(Problem(f"found {self.workers}", "--workers", f"0 to {MOST_WORKERS}"))
 
     @property
     def asked(self) -> dict[str, Any]:

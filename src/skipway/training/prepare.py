@@ -143,7 +143,6 @@ def described(
     length = (
         f"{plan.steps} steps" if plan.steps else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
-    bits = "changes no bit" if device.type == "cpu" else "may change the last bits"
     small = (
         f"; objects of less than {plan.min_area} pixels in area are not written" if plan.min_area > 1 else ""
     )
@@ -169,7 +168,7 @@ def described(
         "patches": f"{plan.batch} of {'×'.join(map(str, plan.patch))} a step, {plan.precision}",
         **_held_back(prepared),
         "length": f"{length} [--steps, --time]",
-        "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
+        "device": f"{device}, {torch.get_num_threads()} threads",
     }
 
 

@@ -25,9 +25,10 @@ from skipway.pretrained import load_pretrained
 from skipway.runs import Run
 from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
-from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
+from skipway.training.loop import Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
 from skipway.training.schedule import VALIDATIONS
+from skipway.training.state import has_state
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -46,6 +47,7 @@ def run_training(
     event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
     spent: float = 0.0,
+    workers: int = 1,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -56,6 +58,7 @@ def run_training(
         event: Told of every step.
         stopped: Asked after every step whether to save and stop.
         spent: Seconds of a time budget that went before.
+        workers: Threads that make batches ahead of time; 0 makes each in the loop. The result is the same.
 
     Returns:
         The averaged network.
@@ -67,8 +70,7 @@ def run_training(
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
-    going_on = (run.path / STATE).is_file()
-    model = build(plan.model, **plan.config) if going_on else first_weights(plan)
+    model = build(plan.model, **plan.config) if has_state(run.path) else first_weights(plan)
     samples = TrainingSet(
         split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim
     )
@@ -91,7 +93,10 @@ def run_training(
 
     @contextmanager
     def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
-        made = prefetch(lambda s: make_batch(samples, batches, batch_number(s, skipped)), step, NEVER)
+        def make(step: int) -> Batch:
+            return make_batch(samples, batches, batch_number(step, skipped))
+
+        made = prefetch(make, step, NEVER, workers)
         with closing(made):
             yield made
 
