@@ -28,7 +28,7 @@ from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
 from skipway.training.schedule import VALIDATIONS
-from skipway.training.state import has_state
+from skipway.training.state import has_state, seed_all
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -69,7 +69,7 @@ def run_training(
         DataError: an image cannot be read any more.
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
-    torch.manual_seed(plan.seed)
+    seed_all(plan.seed)
     model = build(plan.model, **plan.config) if has_state(run.path) else first_weights(plan)
     samples = TrainingSet(
         split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim

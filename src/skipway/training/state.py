@@ -158,6 +158,13 @@ def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, torch.
     }
 
 
+def seed_all(seed: int) -> None:
+    """Start the generators of torch, NumPy and Python from one seed, of which the last two know 32 bits alike."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
 def _random_state() -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Random states of torch (every device), NumPy and Python. Only Dropout draws from them; a user's code may too."""
     _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (the global state is what we keep)
