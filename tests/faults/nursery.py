@@ -39,6 +39,8 @@ class Life:
         if not self.pid:
             os.dup2(out, 1)
             os.dup2(err, 2)
+            for end in (self.out_end, self.err_end, out, err):
+                os.close(end)  # or the child would be a reader of its own output
             _live(asked)
         os.close(out)
         os.close(err)

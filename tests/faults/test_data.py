@@ -28,9 +28,8 @@ def trains(run):
     return json.loads((run / "split.json").read_text())["train"]
 
 
-@quick
 @pytest.mark.row("X16")
-@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=quick), 4])
 def test_a_read_that_never_ends(nursery, data, whole, tmp_path, row, workers):
     run, name = tmp_path / "run", f"{trains(whole)[1]}.tif"
     life = nursery.live(words(data, run, "--workers", workers), ["hanging", name, 1.0], limit=60)
@@ -41,7 +40,6 @@ def test_a_read_that_never_ends(nursery, data, whole, tmp_path, row, workers):
         f"exit 3 after {life['seconds']:.1f} s, the file named")  # fmt: skip
 
 
-@quick
 @pytest.mark.row("X17")
 def test_a_file_that_breaks_after_the_check(nursery, own, whole, tmp_path, row):
     name = f"{trains(whole)[1]}.tif"

@@ -112,7 +112,6 @@ def test_errors_of_the_disk(nursery, data, whole, tmp_path, tally, row):
         "exit 4, the last save stands, then the same SHA-256")  # fmt: skip
 
 
-@quick
 @pytest.mark.row("X09")
 def test_short_writes_and_interrupted_calls(nursery, data, whole, tmp_path, tally, row):
     for name, plant in (
@@ -137,7 +136,6 @@ def test_short_writes_and_interrupted_calls(nursery, data, whole, tmp_path, tall
     )
 
 
-@quick
 @pytest.mark.row("X10")
 def test_a_disk_that_becomes_read_only(nursery, data, whole, tmp_path, tally, row):
     with small_disk(tmp_path / "disk", "8m") as disk:

@@ -141,7 +141,6 @@ def test_loss_of_power(nursery, data, whole, tmp_path, tally, row):
         len(found), f"{files} files, 0 unreadable; 24 views gone on from, same SHA-256")  # fmt: skip
 
 
-@quick
 @pytest.mark.row("X30", "X31")
 def test_each_rename_waits_for_its_bytes_and_saves_follow_each_other(nursery, data, tmp_path, row):
     trace, run = tmp_path / "trace", tmp_path / "run"

@@ -33,7 +33,6 @@ def finite_files(run):
                 assert value.dtype.kind != "f" or abs(value).max(initial=0) < 1e9
 
 
-@quick
 @pytest.mark.row("X21", "X22")
 @pytest.mark.parametrize("what", ["image", "loss", "gradient", "huge", "weight"])
 def test_one_step_that_is_not_finite(ends, row, what):
@@ -72,7 +71,6 @@ def test_when_it_persists(ends, row, what):
     )
 
 
-@quick
 @pytest.mark.row("X19")
 def test_no_memory(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"

@@ -35,7 +35,6 @@ def test_sigterm(nursery, data, whole, tmp_path, tally, row, stops):
     )
 
 
-@quick
 @pytest.mark.row("X13")
 def test_sigterm_then_sigkill_during_the_save(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"
@@ -50,7 +49,6 @@ def test_sigterm_then_sigkill_during_the_save(nursery, data, whole, tmp_path, ta
     row("X13", "SIGTERM, SIGKILL 5 s later while the save hangs in fsync", 1, "files whole, same SHA-256")
 
 
-@quick
 @pytest.mark.row("X14")
 def test_ctrl_c_twice(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"
@@ -74,7 +72,6 @@ def test_ctrl_c_twice(nursery, data, whole, tmp_path, tally, row):
     )
 
 
-@quick
 @pytest.mark.row("X14")
 def test_a_closed_terminal(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"
@@ -134,7 +131,6 @@ def test_many_starts_one_folder(nursery, data, whole, tmp_path, tally, row, star
     row("X25", f"{starts} starts at once", starts, "1 trains, the others exit 2; same SHA-256")
 
 
-@quick
 @pytest.mark.row("X25")
 def test_the_lock_dies_with_its_owner(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"

@@ -51,7 +51,6 @@ def test_resumed_equals_never_stopped(nursery, data, tmp_path, tally, row, stops
     row("X32", done, equal, f"{equal}/{equal} with the same SHA-256 of {parts}")
 
 
-@quick
 @pytest.mark.row("X32")
 def test_resumed_elsewhere(nursery, data, whole, tmp_path, row):
     run = tmp_path / "run"
@@ -181,7 +180,6 @@ def test_a_damaged_newest_state(nursery, data, whole, tmp_path, tally, row, dama
         "the one before it is gone on from, with a warning; the damaged file is kept; same SHA-256")  # fmt: skip
 
 
-@quick
 @pytest.mark.row("X24")
 def test_when_both_states_are_damaged(nursery, data, tmp_path, row):
     run = tmp_path / "run"
@@ -197,7 +195,6 @@ def test_when_both_states_are_damaged(nursery, data, tmp_path, row):
     row("X24", "both states damaged", 1, "refused, the file named, nothing deleted")
 
 
-@quick
 @pytest.mark.row("X27")
 def test_the_clock_goes_back(nursery, data, whole, tmp_path, tally, row):
     run = tmp_path / "run"
@@ -243,7 +240,7 @@ print(json.dumps(rows))
 
 
 @pytest.mark.row("X33")
-@pytest.mark.parametrize("cycles", [pytest.param(50, marks=quick), 1000])
+@pytest.mark.parametrize("cycles", [50, 1000])
 def test_saves_and_resumes_without_end(tmp_path, row, cycles):
     import json
 
