@@ -23,6 +23,7 @@ def page(found: Mapping[str, Any]) -> str:
     """The table as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items() if name != "system")
     lines = [HEAD, f"**{found['line']}** ({found['machine']['system']}; {machine})", ""]
+    lines += [f"Note: {found['note']}.", ""] if "note" in found else []
     lines += ["| case | fault | what was done | times | found |", "|---|---|---|---|---|"]
     for name, row in found["rows"].items():
         if "reason" in row:
