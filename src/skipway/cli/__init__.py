@@ -50,10 +50,10 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _leave(error: "SkipwayError") -> NoReturn:
     try:
-        sys.stdout.flush()
         for line in error.lines:
             print(line, file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it any more
+        sys.stdout.flush()
+    except OSError:  # nobody reads one of them any more
         _hush()
     sys.exit(error.exit_code)
 
