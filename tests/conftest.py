@@ -16,6 +16,10 @@ settings.register_profile("skipway", deadline=None)  # how long one example take
 settings.load_profile("skipway")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults-json", help="Where `-m faults` writes what it found.")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of real data sets, given by SKIPWAY_DATA."""

@@ -3,48 +3,32 @@
 import math
 import re
 import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
-import torch
 from numpy.typing import NDArray
 
 from skipway.data.arrays import are_arrays, saved
-from skipway.data.check import Checked
 from skipway.data.layouts import Reading
-from skipway.data.scan import patient
 from skipway.devices import resolve_device
-from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
+from skipway.errors import Problem, UsageError
 from skipway.folds import train_folds
-from skipway.models import build
-from skipway.plan import Plan
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
-from skipway.report.finish import train_and_report
 from skipway.report.folds import in_words
 from skipway.request import Request
 from skipway.runs import Run
+from skipway.single import Host, checked_by, train_single
 from skipway.tasks import TASKS
-from skipway.training.claim import claim, command_of, require_outside, stored
-from skipway.training.extend import extend, longer, under_way
-from skipway.training.measure import measured
 from skipway.training.memory import amount
 from skipway.training.order import Order
-from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import first_weights
-from skipway.training.start import said
+from skipway.training.stopping import Listener
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
 Event = Callable[[Mapping[str, Any]], None]
-
-TWICE = 2.0
-"""Seconds within which a second Ctrl-C counts as the first."""
 
 __all__ = [
     "FileOptions",
@@ -144,6 +128,7 @@ def train(
     groups: Path | str | None = None,
     fold: str | None = None,
     folds: int | None = None,
+    workers: int = 1,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -172,6 +157,7 @@ def train(
             what their names say.
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
         folds: Train so many folds one after the other, so that every image validates once (docs/folds.md).
+        workers: Threads that make batches ahead of time; no result depends on it.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -216,6 +202,7 @@ def train(
         fold=fold,
         folds=folds,
         device=device,
+        workers=workers,
     )
     return train_run(order, event)
 
@@ -244,85 +231,17 @@ def train_run(order: Order, event: Event, began: float | None = None) -> Trained
         Interrupted: a stop was asked for; the same call goes on.
     """
     began = time.perf_counter() if began is None else began
-    where = resolve_device(order.device)
+    heard = Listener(event)
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
-
-    def check(run: Run) -> Checked:
-        return check_data(order, progress=patient(event, "pairs checked"), before=_seen(run))
-
+    host = Host(resolve_device(order.device), heard, lambda: heard.left, began)
     if order.folds is not None:
-
-        def one(part: Order, told: Event, checked: Checked, plan: Plan) -> Trained:
-            return _train_one(part, where, lambda _: checked, told, time.perf_counter(), plan)
-
-        return _trained(*train_folds(order, where, check, one, event, began), where, event)
-    return _train_one(order, where, check, event, began)
-
-
-def _train_one(
-    order: Order,
-    where: torch.device,
-    check: Callable[[Run], Checked],
-    event: Event,
-    began: float,
-    plan: Plan | None = None,
-) -> Trained:
-    """Train one network; `plan` decides everything but its length."""
-    asked, output = order.asked, order.output
-    require_outside(output, order.images, order.masks)
-    run = claim(output, asked)
-    checked = check(run)
-    prepared = prepare(order, checked, where, plan=plan)
-    if prepared.plan.pretrained is not None and not run.exists:
-        first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
-    run = run if run.exists else Run.create(output)
-    with run.locked():
-        claim(output, asked)  # again: somebody may have been here since
-        run.sweep()
-        fresh = prepared.split.warnings
-        free = plan is None and order.request.plan is None
-        if free and not (run.path / "versions.json").is_file():  # a plan that stands is kept
-            prepared = measured(prepared, order.request, where, time.perf_counter() - began)
-        prepared, changed = stored(run, prepared, asked, where)
-        run.write("check", dict(checked.seen))
-        lines = described(checked, prepared, _parameters(prepared), where)
-        if facts := run.read("run").get("start"):
-            lines = {**lines, "start": said(facts)}
-        for name, text in lines.items():
-            event({"event": "line", "name": name, "text": text})
-        warnings = (*checked.warnings, *fresh, *changed)
-        for text in warnings:
-            event({"event": "warning", "text": text})
-        if run.read("run")["finished"] and longer(run.read("run"), order.request):
-            extend(run, prepared.plan, order.request, asked)
-        if not run.read("run")["finished"]:
-            prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
-            spent = time.perf_counter() - began
-            facts = {**lines, "command": command_of(run, order.device)}
-            with _stop_signals() as stopped:
-                train_and_report(run, prepared, where, event, stopped, facts, warnings, spent)
-        else:
-            hint = "finished already; its figures follow. To go on, name a longer --steps or --time"
-            event({"event": "line", "name": "run", "text": hint})
-        (run.path / "state.safetensors").unlink(missing_ok=True)
-    return _trained(run, prepared, where, event)
-
-
-def _trained(run: Run, prepared: Prepared, where: torch.device, event: Event) -> Trained:
-    """What a finished run folder says."""
+        run, prepared = train_folds(order, host)
+    else:
+        run, prepared = train_single(order, host, checked_by(order, host))
     figures = run.read("evaluation")
-    event({"event": "finished", "run": str(run.path), **figures})
-    return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
-
-
-def _seen(run: Run) -> Mapping[str, Any]:
-    """What the check of an earlier start saw; it only saves time, so a damaged file counts as none."""
-    try:
-        seen = run.read("check")
-    except SkipwayError:
-        return {}
-    return seen if isinstance(seen, dict) else {}
+    heard({"event": "finished", "run": str(run.path), **figures})
+    return Trained(run, **figures, score_name=prepared.task.score_name, device=str(host.device))
 
 
 def seconds(text: str | float) -> float:
@@ -347,37 +266,3 @@ def seconds(text: str | float) -> float:
     if not total > 0 or not math.isfinite(total):
         raise UsageError(Problem(f"found {text!r}", "--time", "a duration above 0 such as 90s, 20m or 2h"))
     return total
-
-
-def _parameters(prepared: Prepared) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(prepared.plan.model, **prepared.plan.config).parameters())
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand, a later Ctrl-C stops at once.
-
-    Launchers such as `uv run` pass a Ctrl-C on that the terminal has sent here already: within two seconds it is one.
-    """
-    asked = False
-    first = 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked, first
-        if asked and number == signal.SIGINT and time.monotonic() - first > TWICE:
-            raise Interrupted(
-                Problem("stopped at once; the last save stands", fix="type the same command to go on")
-            )
-        if not asked:
-            asked, first = True, time.monotonic()
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals belong to somebody else
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

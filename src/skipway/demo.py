@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tifffile import imwrite
 
 from skipway import api
+from skipway.disk import replacing, write_json
 from skipway.errors import Problem, UsageError
 from skipway.evaluation import Evaluation, evaluate
 from skipway.images import open_image, open_mask, write_labels
@@ -21,7 +22,7 @@ from skipway.metrics.baseline import otsu_mask
 from skipway.predict.files import FileOptions
 from skipway.report import pictures as draw
 from skipway.request import Request
-from skipway.runs import read_json, replacing, write_json
+from skipway.runs import read_json
 from skipway.synthetic import draw_cells
 from skipway.tasks import Task
 

@@ -18,11 +18,12 @@ import torch
 from skipway.data.check import Checked
 from skipway.data.layouts import natural
 from skipway.errors import Problem, UsageError
-from skipway.plan import Plan
 from skipway.report.folds import report_folds
 from skipway.request import Request
 from skipway.runs import Run
+from skipway.single import Host, checked_by, train_single
 from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.determinism import STATISTICAL, state_level
 from skipway.training.measure import measured
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, divide, prepare
@@ -38,23 +39,12 @@ LEAST = 1.0
 """Seconds that a fold is given at least, whatever is left of a budget."""
 
 
-def train_folds(
-    order: Order,
-    device: torch.device,
-    check: Callable[[Run], Checked],
-    train_one: Callable[[Order, Event, Checked, Plan], object],
-    event: Event,
-    began: float,
-) -> tuple[Run, Prepared]:
+def train_folds(order: Order, host: Host) -> tuple[Run, Prepared]:
     """Train every fold that is not finished, then score them together.
 
     Args:
         order: The whole command; `order.folds` says how many.
-        device: Where to train.
-        check: Reads and checks the data, once.
-        train_one: Trains one fold with the plan of all.
-        event: Told of what happens.
-        began: When the command began, by `time.perf_counter`.
+        host: Where it runs.
 
     Returns:
         The run folder of the whole, and what it was made of.
@@ -65,10 +55,11 @@ def train_folds(
         Interrupted: a stop was asked for; the same call goes on.
     """
     refuse(order)
-    asked = order.asked
+    asked, device = order.asked, host.device
     run = claim(order.output, asked)
     require_outside(order.output, order.images, order.masks)
-    checked = check(run)
+    run.require_writable()
+    checked = checked_by(order, host)(run)
     whole = _whole(order, checked, device)
     if whole.plan.pretrained is not None and not run.exists:
         first_weights(whole.plan)  # a file that does not fit is refused before the folder is made
@@ -80,18 +71,20 @@ def train_folds(
             whole = measured(whole, _shared(order), device)
         whole, changed = stored(run, whole, asked, device)
         run.write("check", dict(checked.seen))
-        event = _news(event)
-        warnings = (*checked.warnings, *whole.split.warnings, *changed)
+        host = replace(host, event=_news(host.event))
+        level = state_level(run, device, changed)
+        elsewhere = (level,) if changed and level.startswith(STATISTICAL) else ()
+        warnings = (*checked.warnings, *whole.split.warnings, *elsewhere)
         lines = _lines(whole, order)
         for name, text in lines.items():
-            event({"event": "line", "name": name, "text": text})
+            host.event({"event": "line", "name": name, "text": text})
         if not run.finished:
-            _each(run, order, checked, whole, train_one, event, began)
+            _each(run, order, checked, whole, host)
             facts = {**lines, "command": command_of(run, order.device)}
-            report_folds(run, whole, facts, warnings, versions(), event)
+            report_folds(run, whole, facts, warnings, versions(), host.event)
             run.write("run", {**run.read("run"), "finished": True})
         else:
-            event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
+            host.event({"event": "line", "name": "run", "text": "finished already; its figures follow"})
     return run, whole
 
 
@@ -184,26 +177,20 @@ class _Budget:
         return max(LEAST, left / folds_left)
 
 
-def _each(
-    run: Run,
-    order: Order,
-    checked: Checked,
-    whole: Prepared,
-    train_one: Callable[[Order, Event, Checked, Plan], object],
-    event: Event,
-    began: float,
-) -> None:
+def _each(run: Run, order: Order, checked: Checked, whole: Prepared, host: Host) -> None:
     """Train the folds that are not finished, in order."""
     request, folds = order.request, run.folds
     used = dict(run.read("folds")) if (run.path / "folds.json").is_file() else {}
-    budget = _Budget(request.seconds, dict(used), began)
+    budget = _Budget(request.seconds, dict(used), host.began)
     for number, fold in enumerate(folds, start=1):
         name, given = fold.path.name, _given(fold)
         if fold.finished:
             budget.earlier.setdefault(name, given or 0.0)
-            event({"event": "line", "name": "fold", "text": f"{number} of {len(folds)}, finished already"})
+            host.event(
+                {"event": "line", "name": "fold", "text": f"{number} of {len(folds)}, finished already"}
+            )
             continue
-        event({"event": "line", "name": "fold", "text": f"{number} of {len(folds)}"})
+        host.event({"event": "line", "name": "fold", "text": f"{number} of {len(folds)}"})
         share = given or budget.share(len(folds) - number + 1)
         one = replace(
             order,
@@ -213,7 +200,7 @@ def _each(
             request=replace(request, seconds=share),
         )
         started = time.perf_counter()
-        train_one(one, event, checked, whole.plan)
+        train_single(one, replace(host, began=started), lambda _: checked, whole.plan)
         here = time.perf_counter() - started
         budget.earlier[name] = 0.0 if given is None else max(0.0, given - here)  # a start that was stopped
         used[name] = here + budget.earlier[name]

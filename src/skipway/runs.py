@@ -10,6 +10,7 @@
     model.safetensors  the weights to predict with; carries its own SHA-256
     start.safetensors  the first weights, where they come from another run
     state.safetensors  everything needed to go on training (absent once finished)
+    previous.safetensors  the same of the save before, should the newest get damaged
     metrics.csv        one row per reported step
     evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image
     calibration.json   temperature of the probabilities; of a fold the pixels it was fitted on as .safetensors
@@ -22,6 +23,7 @@ code in their place is refused, not opened.
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -34,11 +36,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipway.disk import TEMPORARY, cannot_write, replacing, utf8, write_json
 from skipway.errors import CheckpointError, EnvironmentFault, Problem, SecurityError, UsageError
 
 FORMAT = 1
 MARK = "run.json"
-_TEMPORARY = ".skipway-tmp-"
 _HASH = "skipway.sha256"
 _FACTS = "skipway.facts"
 _MAX_HEADER = 100 * 1024 * 1024
@@ -49,62 +51,6 @@ _CODE_CARRIERS = {
 }
 
 Tensors = Mapping[str, NDArray[Any]]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write `path` so that a reader sees the old file or the new one, never a part, whatever is killed when.
-
-    Writes a temporary file beside it, syncs it, renames it over `path`, syncs the folder.
-
-    Raises:
-        EnvironmentFault: the disk is full or the folder cannot be written; the old file stands.
-    """
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}.{os.getpid()}")
-    try:
-        # Not by tempfile, whose files only their owner may read: a run folder is there to be shared.
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise EnvironmentFault(
-            Problem(
-                f"cannot write: {error.strerror or error}",
-                str(path),
-                fix="free space or choose another folder with -o",
-            )
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # other systems cannot open a folder; their rename is durable by itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def utf8(text: str) -> bytes:
-    r"""Text as bytes; a byte of a file name that is no UTF-8 becomes the escape by which JSON gives it back.
-
-    >>> utf8(json.dumps(os.fsdecode(b"caf\xe9"), ensure_ascii=False))
-    b'"caf\\udce9"'
-    """
-    return text.encode("utf-8", "backslashreplace")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON atomically: keys in the order given, no NaN, a newline at the end."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as file:
-        file.write(utf8(text) + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -125,18 +71,27 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def write_tensors(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path, tensors: Tensors, facts: Mapping[str, Any], *, previous: Path | None = None
+) -> None:
     """Write arrays and JSON facts as one safetensors file that carries the SHA-256 of both.
 
     safetensors itself does not notice a flipped bit; the hash does.
+
+    Args:
+        path: The file.
+        tensors: Arrays by name.
+        facts: What else belongs to them.
+        previous: What stood at `path` stays under this name.
     """
     from safetensors.numpy import save
 
     ordered = {name: np.array(tensors[name], order="C") for name in sorted(tensors)}
     text = utf8(json.dumps(facts, ensure_ascii=False, allow_nan=False)).decode()
     metadata = {_FACTS: text, _HASH: _digest(ordered, text)}
-    with replacing(path) as file:
-        file.write(save(ordered, metadata=metadata))
+    data = save(ordered, metadata=metadata)
+    with replacing(path, needed=len(data), previous=previous) as file:
+        file.write(data)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -277,7 +232,7 @@ class Run:
         names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
         if (self.path / "data" / "arrays.json").is_file():  # the data of this very run, written before it
             names.remove("data")
-        if any(name != ".lock" and not name.startswith(_TEMPORARY) for name in names):
+        if any(name != ".lock" and not name.startswith(TEMPORARY) for name in names):
             raise UsageError(
                 Problem(
                     "the folder is not empty and holds no run",
@@ -317,8 +272,18 @@ class Run:
     def sweep(self) -> None:
         """Remove temporary files that a killed writer left here; nothing else is touched."""
         masks = (self.path / "validation").rglob(".*.part.tif")
-        for entry in (*self.path.glob(f"{_TEMPORARY}*"), *masks):
+        for entry in (*self.path.glob(f"{TEMPORARY}*"), *masks):
             entry.unlink(missing_ok=True)
+
+    def require_writable(self) -> None:
+        """Find out before hours of work whether the folder can be written.
+
+        Raises:
+            EnvironmentFault: it, or the folder that it would be made in, cannot.
+        """
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise cannot_write(there, OSError(errno.EACCES, "no permission, or a read-only disk"))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -326,8 +291,13 @@ class Run:
 
         Raises:
             UsageError: another process trains in this folder.
+            EnvironmentFault: the folder cannot be written.
         """
-        with (self.path / ".lock").open("a+") as file:
+        try:
+            opened = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with opened as file:
             if not _try_lock(file):
                 raise UsageError(
                     Problem(
@@ -347,17 +317,25 @@ class Run:
             columns: Names of the columns.
             rows: What to add.
             keep_to: Old rows after this step are dropped: no state was saved with them.
+
+        Raises:
+            EnvironmentFault: it cannot be written.
+            CheckpointError: what stands there is no such table.
         """
         path = self.path / "metrics.csv"
-        old = list(self.metrics())
-        if keep_to is not None:
-            old = [row for row in old if int(row["step"]) <= keep_to]
+        try:
+            old = [row for row in self.metrics() if keep_to is None or int(row["step"]) <= keep_to]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise CheckpointError(
+                Problem(f"not the table that training writes ({error})", str(path), fix="move it away")
+            ) from error
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*old, *rows])
-        with replacing(path) as file:
-            file.write(utf8(buffer.getvalue()))
+        text = utf8(buffer.getvalue())
+        with replacing(path, needed=len(text)) as file:
+            file.write(text)
 
     def metrics(self) -> Iterator[dict[str, str]]:
         """Rows of metrics.csv, as text."""

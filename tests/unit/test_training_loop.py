@@ -19,7 +19,7 @@ from skipway.losses import cross_entropy_dice
 from skipway.models import build
 from skipway.plan import Plan
 from skipway.runs import Run, read_tensors
-from skipway.training import pace
+from skipway.training import loop, pace
 from skipway.training.collapse import Collapse
 from skipway.training.loop import MAX_SKIPPED, Hooks, Validation, batch_number, fit
 from skipway.training.pace import Reserve
@@ -157,7 +157,8 @@ def test_a_batch_that_is_not_finite_is_left_out_and_nothing_of_it_stays(tmp_path
     fake, clean = Fake({10: poison}), Fake()
     train(tmp_path / "poisoned", fake)
     (rewound,) = fake.told("rewound")
-    assert rewound == {"event": "rewound", "from": 10, "to": 9, "batch": 10, "images": "cell10, cell11"}
+    told = {"from": 10, "to": 9, "batch": 10, "images": "cell10, cell11"}
+    assert rewound == {"event": "rewound", **told, "what": "a loss or gradient that is not finite"}
     # What follows is the training that never saw batch 10: not a bit of its NaN, in weights or batch-norm.
     train(tmp_path / "clean", clean, hooks=clean.hooks(batches=without(clean, 10)))
     assert sorted(set(fake.used) - {10}) == sorted(set(clean.used))
@@ -183,14 +184,14 @@ def test_rewinding_repeats_the_steps_since_the_last_save(tmp_path):
 def test_several_bad_batches_are_all_left_out_and_stay_so_after_a_stop(tmp_path):
     bad = {4: math.nan, 5: math.nan, 17: math.nan}
     whole = Fake(bad)
-    train(tmp_path / "whole", whole)
+    train(tmp_path / "whole", whole, steps=60)
     fake = Fake(bad, stop_after=13)
     with pytest.raises(Interrupted):
-        train(tmp_path / "run", fake)
+        train(tmp_path / "run", fake, steps=60)
     _, facts = read_tensors(tmp_path / "run" / "state.safetensors")
     assert facts["progress"]["skipped"] == [4, 5]
     again = Fake(bad)
-    train(tmp_path / "run", again)
+    train(tmp_path / "run", again, steps=60)
     assert again.told("rewound")[0]["batch"] == 17
     assert {4, 5}.isdisjoint(again.used)
     for name, value in weights(tmp_path / "whole").items():
@@ -198,22 +199,30 @@ def test_several_bad_batches_are_all_left_out_and_stay_so_after_a_stop(tmp_path)
 
 
 def test_too_many_bad_batches_end_with_exit_5_and_the_last_good_weights(tmp_path):
-    fake = Fake(dict.fromkeys(range(12, 40), math.nan))
+    fake = Fake(dict.fromkeys(range(13, 60), math.nan))
     with pytest.raises(NumericalError) as caught:
-        train(tmp_path, fake)
+        train(tmp_path, fake, steps=100)
     assert caught.value.exit_code == 5
-    assert f"{MAX_SKIPPED + 1} batches" in str(caught.value)
-    assert "cell17, cell18" in str(caught.value)
+    assert f"{MAX_SKIPPED + 1} batches of 100" in str(caught.value)
+    assert "cell18, cell19" in str(caught.value)
     assert len(fake.told("rewound")) == MAX_SKIPPED
     assert all(np.isfinite(value).all() for value in weights(tmp_path).values())
-    assert read_tensors(tmp_path / "model.safetensors")[1]["step"] == 12
+    assert read_tensors(tmp_path / "model.safetensors")[1]["step"] == 13
+
+
+def test_more_than_a_twentieth_of_the_steps_ends_it_too(tmp_path):
+    fake = Fake(dict.fromkeys((3, 7), math.nan))
+    with pytest.raises(NumericalError, match="2 batches of 24 could not be learned from") as caught:
+        train(tmp_path, fake)
+    assert "cell7, cell8" in str(caught.value)
+    assert len(fake.told("rewound")) == 1
 
 
 def test_exactly_as_many_bad_batches_as_allowed(tmp_path):
     fake = Fake(dict.fromkeys(range(6, 6 + MAX_SKIPPED), math.nan))
-    train(tmp_path, fake)
-    assert fake.steps[-1] == 24
-    assert max(fake.used) == 23 + MAX_SKIPPED
+    train(tmp_path, fake, steps=100)
+    assert fake.steps[-1] == 100
+    assert max(fake.used) == 99 + MAX_SKIPPED
 
 
 def test_a_gradient_that_is_not_finite_counts_too(tmp_path):
@@ -228,6 +237,47 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path):
     train(tmp_path, fake, loss=cliff)
     assert [event["batch"] for event in fake.told("rewound")] == [7]
     assert all(np.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+@pytest.mark.parametrize("where", ["weight", "running_var"])
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_weights_that_a_step_leaves_not_finite_are_rewound(tmp_path, monkeypatch, where, poison):
+    real = loop.learn
+
+    def breaking(plan, model, optimiser, loss, learnt_from, *rest):
+        learnt = real(plan, model, optimiser, loss, learnt_from, *rest)
+        if learnt_from.indices[0] == 10:
+            name = next(key for key in model.state_dict() if key.endswith(where))
+            model.state_dict()[name].view(-1)[1] = poison
+        return learnt
+
+    fake, clean = Fake(), Fake()
+    train(tmp_path / "clean", clean, hooks=clean.hooks(batches=without(clean, 10)))
+    monkeypatch.setattr(loop, "learn", breaking)
+    train(tmp_path / "run", fake)
+    (rewound,) = fake.told("rewound")
+    assert (rewound["batch"], rewound["to"]) == (10, 9)
+    assert (rewound["images"], rewound["what"]) == ("cell10, cell11", "weights that are not finite")
+    left, right = weights(tmp_path / "run"), weights(tmp_path / "clean")
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+@pytest.mark.parametrize(("size", "left_out"), [(1e15, []), (1e30, [7])])
+def test_a_huge_loss_is_clipped_or_left_out(tmp_path, size, left_out):
+    """Of 1e30 the squares of the gradient overflow, so its length is not finite; of 1e15 it is clipped."""
+    marked_sum = batch(7).target.sum()
+
+    def steep(logits, target, weight):
+        value = cross_entropy_dice(logits, target, weight)
+        return value * size if target.sum() == marked_sum else value
+
+    fake = Fake()
+    train(tmp_path, fake, loss=steep)
+    assert [event["batch"] for event in fake.told("rewound")] == left_out
+    assert max(event["loss"] for event in fake.told("step")) > 0.1 * size or left_out
+    floats = [value for value in weights(tmp_path).values() if value.dtype.kind == "f"]
+    assert max(float(np.abs(value).max()) for value in floats) < 10
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):

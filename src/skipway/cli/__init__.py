@@ -1,7 +1,9 @@
 """The command line: every verb is one call of `skipway.api`, its messages, and an exit code."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -12,15 +14,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the `skipway` command."""
-    from skipway.cli.app import app
     from skipway.errors import EnvironmentFault, Problem, SkipwayError
 
     for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown, and is an escape in JSON
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     try:
+        from skipway.cli.app import app
+
         app()
     except SkipwayError as error:
         _leave(error)
@@ -31,7 +35,7 @@ def main() -> None:
             raise
         _leave(EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile")))
     except BrokenPipeError:  # the reader of our output left; nothing is wrong with the work
-        sys.stderr.close()
+        _hush()
         sys.exit(0)
     except OSError as error:
         _leave(EnvironmentFault(Problem(error.strerror or str(error), str(error.filename or ""))))
@@ -45,6 +49,18 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _leave(error: "SkipwayError") -> NoReturn:
-    for line in error.lines:
-        print(line, file=sys.stderr)
+    try:
+        for line in error.lines:
+            print(line, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # nobody reads one of them any more
+        _hush()
     sys.exit(error.exit_code)
+
+
+def _hush() -> None:
+    """Let the interpreter flush what is left into nothing, when a pipe or terminal is closed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())

@@ -130,6 +130,9 @@ def train(
     depth: Annotated[int | None, typer.Option(hidden=True, help="Levels of the encoder.")] = None,
     batch: Annotated[int | None, typer.Option(hidden=True, help="Patches a step.")] = None,
     patch: Annotated[int | None, typer.Option(hidden=True, help="Side of a training patch, pixels.")] = None,
+    workers: Annotated[
+        int, typer.Option(hidden=True, help="Threads that make batches; 0 makes them in the loop itself.")
+    ] = 1,
     optimiser: Annotated[str | None, typer.Option(hidden=True, help="adamw or sgd.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
@@ -197,6 +200,7 @@ def train(
         fold=fold,
         folds=folds,
         device=device,
+        workers=workers,
     )
     trained = api.train_run(order, _events(as_json), began)
     if not as_json:
@@ -357,7 +361,7 @@ def evaluate(
         _print_json(found.to_json())
         return
     if json_file is not None:
-        from skipway.runs import write_json
+        from skipway.disk import write_json
 
         write_json(json_file, found.to_json())
     typer.echo(found.table())

@@ -48,7 +48,7 @@ class Console:
         elif kind == "planned":
             self._planned(event)
         elif kind == "rewound":
-            text = f"batch {event['batch']} ({event['images']}) gave a loss or gradient that is not finite"
+            text = f"batch {event['batch']} ({event['images']}) gave {event['what']}"
             self._line(f"warning: {text}; back from step {event['from']} to {event['to']}, without it")
         elif kind == "warning":
             self._line(f"warning: {event['text']}")

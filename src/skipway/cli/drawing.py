@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skipway.cli.settings import parsed
+from skipway.disk import replacing
 from skipway.draw import lay_out, svg
 from skipway.errors import Problem, ShapeError, TopologyError, UsageError
 from skipway.models import BUILDERS, arguments, sketch, strangers
 from skipway.models.cards import documented
 from skipway.nn.graph import SkipGraph
-from skipway.runs import replacing
 
 
 def drawing(

@@ -11,11 +11,11 @@ import numpy as np
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
 from skipway.data.records import FileRecord
+from skipway.disk import replacing, utf8
 from skipway.doctor.findings import Findings
 from skipway.errors import DataError, folded
 from skipway.report import pictures
 from skipway.report.page import page_template
-from skipway.runs import replacing, utf8
 
 SUSPICIOUS, RANDOM, SIDE = 24, 8, 420
 """Pairs shown because of a warning, pairs drawn by lot, longest side of a picture in pixels."""

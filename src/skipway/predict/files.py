@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Reading, find_images
 from skipway.data.sources import Source
+from skipway.disk import write_json
 from skipway.errors import (
     OF_A_FILE,
     EnvironmentFault,
@@ -36,7 +37,6 @@ from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
-from skipway.runs import write_json
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]

@@ -29,6 +29,7 @@ def train_and_report(
     facts: Mapping[str, str],
     warnings: Sequence[str],
     spent: float,
+    workers: int = 1,
 ) -> None:
     """Train, keep the better weights where there were some before, evaluate, report, and note the end.
 
@@ -41,12 +42,16 @@ def train_and_report(
         facts: See `validate_run`.
         warnings: What the reader of the report must know.
         spent: Seconds of a time budget that went before.
+        workers: See `run_training`.
 
     Raises:
         Interrupted: a stop was asked for; the same call goes on.
     """
     judged, before = _before(run, prepared, device, event)
-    average = run_training(prepared, run, device, event, stopped, spent, ending(prepared), provisional=judged)
+    after = ending(prepared)
+    average = run_training(
+        prepared, run, device, event, stopped, spent, after, workers=workers, provisional=judged
+    )
     ended, kept, facts = time.perf_counter(), True, dict(facts)
     prepared = replace(prepared, plan=Plan.from_json(run.read("plan")))
     record, compared = run.read("run"), {}

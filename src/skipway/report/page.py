@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs import replacing, utf8
+from ..disk import replacing, utf8
 from . import curves, pictures, scores
 
 CASE_SIDE = 448  # pixels of a case that are shown, at full resolution

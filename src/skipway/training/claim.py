@@ -78,7 +78,7 @@ def stored(
     """Write a new run's parts; of a run that stands, its own, if the data are still the same.
 
     Returns:
-        The parts, and warnings about what differs from the machine that the run was started on.
+        The parts, and what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
     if (run.path / LAST).is_file():
@@ -97,11 +97,8 @@ def stored(
                 )
             )
         there = run.read("versions")
-        changed_here = [
-            f"{name} {there.get(name)} (now {here[name]})" for name in here if there.get(name) != here[name]
-        ]
-        said = f"not the machine the run was started on, so not the same bits: {', '.join(changed_here)}"
-        return before, (said,) if changed_here else ()
+        differs = (name for name in here if there.get(name) != here[name])
+        return before, tuple(f"{name} {there.get(name)} (now {here[name]})" for name in differs)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.write(
         MARK.removesuffix(".json"),
@@ -128,8 +125,20 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def processor() -> str:
+    """Name of the processor and the widest instructions that torch uses on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # a system without it
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(named, None) or platform.processor()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def command_of(run: Run, device: str | None = None) -> str:

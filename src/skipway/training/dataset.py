@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skipway.data.fingerprint import Normalisation, normalised
 from skipway.data.layouts import Pair, Volume, volumes
+from skipway.data.patience import SECONDS, patiently
 from skipway.data.sampling import Sample
 from skipway.predict.pixels import seen
 from skipway.tasks import Task
@@ -29,6 +30,7 @@ class TrainingSet:
         weighted: bool,
         ndim: int = 2,
         cache_bytes: int = CACHE_BYTES,
+        seconds: float = SECONDS,
     ) -> None:
         self._volumes = volumes(pairs, ndim)
         self._ndim = ndim
@@ -36,6 +38,7 @@ class TrainingSet:
         self._normalisation = normalisation
         self._weighted = weighted
         self._room = cache_bytes
+        self._seconds = seconds
         self._kept: dict[int, Sample] = {}
         self._lock = Lock()
 
@@ -43,11 +46,17 @@ class TrainingSet:
         return len(self._volumes)
 
     def __getitem__(self, index: int) -> Sample:
-        """Image (C, *S) float32, target (*S), loss weights (*S) or None."""
+        """Image (C, *S) float32, target (*S), loss weights (*S) or None.
+
+        Raises:
+            DataError: a file cannot be read any more, or not in time.
+        """
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        sample = self._decode(self._volumes[index])
+        volume = self._volumes[index]
+        files = (*volume.image.files, *volume.mask.files)
+        sample = patiently(lambda: self._decode(volume), files, self._seconds)
         size = (
             sample.image.nbytes
             + sample.target.nbytes

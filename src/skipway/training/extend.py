@@ -11,8 +11,7 @@ from skipway.plan import Plan
 from skipway.request import Request
 from skipway.runs import Run, read_tensors
 from skipway.training.average import start_average
-from skipway.training.loop import STATE
-from skipway.training.state import Parts, Progress, reseed, save_state
+from skipway.training.state import STATE, Parts, Progress, save_state, seed_all
 from skipway.training.step import optimiser_of
 from skipway.weights import FILE, load_model
 
@@ -55,7 +54,7 @@ def extend(run: Run, plan: Plan, request: Request, asked: Mapping[str, Any]) -> 
     progress = Progress(begin, steps, spent, skipped=record["lengths"][-1]["skipped"], legs=legs)
     progress.leg = len(legs) - 1
     model.requires_grad_(True)
-    reseed(plan.seed, begin)
+    seed_all(plan.seed + begin)
     save_state(run.path / STATE, Parts(model, start_average(model), optimiser_of(plan, model)), progress)
     run.write("run", {**record, "asked": dict(asked), "finished": False})
 

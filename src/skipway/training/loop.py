@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from skipway.data.sampling import Batch
-from skipway.errors import EnvironmentFault, Interrupted, NumericalError, Problem
+from skipway.errors import CheckpointError, EnvironmentFault, Interrupted, NumericalError, Problem
 from skipway.losses import Loss
 from skipway.nn.graph import SkipGraph
 from skipway.nn.layout import for_prediction
@@ -17,18 +17,20 @@ from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
+from skipway.training.finite import finite
 from skipway.training.memory import forget_peak, ran_out
 from skipway.training.pace import LARGE, Pace, Reserve
 from skipway.training.schedule import learning_rate, validates
-from skipway.training.state import Parts, Progress, load_state, reseed, save_state
+from skipway.training.state import Parts, Progress, has_state, keep_state, newest_state, seed_all
 from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
 
-STATE = "state.safetensors"
 COLUMNS = ("step", "loss", "lr", "seconds", "val_score", "val_loss")
 LOG_EVERY = 10
-MAX_SKIPPED = 5
-"""Batches with a non-finite loss or gradient that are left out before the training gives up."""
+MAX_SKIPPED, MAX_SHARE = 5, 0.05
+"""Batches that are left out because of a loss, gradient or weight that is not finite, before the training gives up.
+
+At most so many, and at most such a share of all steps; one always may."""
 
 Event = Mapping[str, Any]
 
@@ -94,19 +96,22 @@ def fit(
 
     Raises:
         Interrupted: a stop was asked for; state and weights are saved.
-        NumericalError: more than `MAX_SKIPPED` batches gave a loss or gradient that is not finite.
+        NumericalError: more batches than `allowed` gave a loss, gradient or weight that is not finite.
         EnvironmentFault: memory ran out a second time.
     """
     began = now()
     model = placed(model, plan, device)
     average = for_prediction(start_average(model), plan.ndim)
     parts = Parts(model, average, optimiser_of(plan, model))
-    path = run.path / STATE
-    progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps, legs=plan.legs)
-    run.append_metrics(COLUMNS, [], keep_to=progress.step)
+    going_on = has_state(run.path)
+    start = Progress(total=plan.steps, legs=plan.legs)
+    progress, warning = newest_state(run.path, parts) if going_on else (start, None)
+    if warning:
+        hooks.event({"event": "warning", "text": warning})
     pace = Pace(progress.seconds + spent + now() - began, plan.seconds, now)
     training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, pace, provisional)
-    if not path.is_file():
+    training.note()
+    if not going_on:
         training.save()
     while not training.finished:
         training.enter_leg()
@@ -129,6 +134,23 @@ def batch_number(step: int, skipped: Sequence[int]) -> int:
     return number
 
 
+def allowed(total: int | None) -> int:
+    """Batches that may be left out in a training of `total` steps.
+
+    >>> allowed(2000), allowed(60), allowed(24), allowed(None)
+    (5, 3, 1, 5)
+    """
+    return MAX_SKIPPED if total is None else min(MAX_SKIPPED, max(1, int(MAX_SHARE * total)))
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A batch that must not be learned from, and what of it is not finite."""
+
+    batch: Batch
+    what: str
+
+
 @dataclass
 class _Training:
     """What changes while the loop runs, and what is done to it."""
@@ -144,7 +166,7 @@ class _Training:
     progress: Progress
     pace: Pace
     provisional: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    noted: bool = True
     halved: bool = False
 
     @property
@@ -157,10 +179,10 @@ class _Training:
             self.progress.leg += 1
             self.model.load_state_dict(self.average.state_dict())
             self.parts = replace(self.parts, optimiser=optimiser_of(self.plan, self.model))
-            reseed(self.plan.seed, self.progress.step)
+            seed_all(self.plan.seed + self.progress.step)
 
-    def steps(self) -> Batch | None:
-        """Run to the end of the leg (None), or until a batch gives something that is not finite (that batch)."""
+    def steps(self) -> Failed | None:
+        """Run to the end of the leg (None), or until a batch gives something that is not finite."""
         progress, hooks = self.progress, self.hooks
         with hooks.batches(progress.step, tuple(progress.skipped)) as batches:
             while not (self.finished or progress.leg_over):
@@ -173,11 +195,13 @@ class _Training:
                         raise
                     break  # and forget the error, which holds what the step had allocated
                 if learnt is None:
-                    return batch
+                    return Failed(batch, "a loss or gradient that is not finite")
+                update_average(self.average, self.parts.model, progress.step + 1, self.plan.ema)
+                if not finite(self.model, self.average):
+                    return Failed(batch, "weights that are not finite")
                 progress.step += 1
                 progress.loss_sum += learnt.loss
                 progress.loss_count += 1
-                update_average(self.average, self.parts.model, progress.step, self.plan.ema)
                 self.pace.step()
                 self._keep_time()
                 hooks.event(
@@ -196,23 +220,41 @@ class _Training:
             self._compute_less()
         return None
 
-    def rewind(self, failed: Batch) -> None:
+    def rewind(self, failed: Failed) -> None:
         """Go back to the last saved state and leave the failed batch out from then on."""
         number = batch_number(self.progress.step, self.progress.skipped)
-        images = ", ".join(self.hooks.names(failed.indices))
+        images = ", ".join(self.hooks.names(failed.batch.indices))
         skipped = [*self.progress.skipped, number]
-        if len(skipped) > MAX_SKIPPED:
-            found = f"loss or gradient is not finite in {len(skipped)} batches, the last with {images}"
+        if len(skipped) > allowed(self.progress.total):
+            total = f" of {self.progress.total}" if self.progress.total else ""
+            found = f"{len(skipped)} batches{total} could not be learned from, the last ({images}) gave {failed.what}"
             raise NumericalError(
                 Problem(found, f"step {self.progress.step}", fix="a lower --lr, or look at those images")
             )
         left = self.progress.step
-        self.progress = load_state(self.run.path / STATE, self.parts)
+        self._restore()
         self.progress.skipped = skipped
-        self.rows.clear()
-        self.hooks.event(
-            {"event": "rewound", "from": left, "to": self.progress.step, "batch": number, "images": images}
-        )
+        told = {"from": left, "to": self.progress.step, "batch": number, "images": images}
+        self.hooks.event({"event": "rewound", **told, "what": failed.what})
+
+    def note(self) -> None:
+        """Rows into metrics.csv; where that fails they travel in the state, and the training goes on."""
+        rows = self.progress.rows
+        known = rows[0]["step"] - 1 if rows else self.progress.step
+        try:
+            self.run.append_metrics(COLUMNS, rows, keep_to=known)
+            rows.clear()
+            self.noted = True
+        except (EnvironmentFault, CheckpointError) as fault:
+            if self.noted:
+                self.hooks.event({"event": "warning", "text": f"{fault}; the training goes on"})
+            self.noted = False
+
+    def _restore(self) -> None:
+        """Everything as it was saved last."""
+        self.progress, warning = newest_state(self.run.path, self.parts)
+        if warning:
+            self.hooks.event({"event": "warning", "text": warning})
 
     def _compute_less(self) -> None:
         """After running out of memory: half as many patches at once, from the last saved state on, but only once."""
@@ -230,8 +272,7 @@ class _Training:
         self.plan = replace(self.plan, micro=micro // 2, reasons={**self.plan.reasons, "micro": why})
         self.parts.optimiser.zero_grad(set_to_none=True)
         forget_peak(self.device)
-        self.progress = load_state(self.run.path / STATE, self.parts)
-        self.rows.clear()
+        self._restore()
         if self.progress.total is not None:
             self.plan = replace(self.plan, steps=self.progress.total, legs=self.progress.course)
         self.run.write("plan", self.plan.to_json())
@@ -242,12 +283,11 @@ class _Training:
         """Metrics, then weights, then the state that vouches for both."""
         began = self.pace.total
         self.progress.seconds = began
-        self.run.append_metrics(COLUMNS, self.rows)
-        self.rows.clear()
+        self.note()
         if not self.provisional:
             save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
         self._note_plan()
-        save_state(self.run.path / STATE, self.parts, self.progress)
+        keep_state(self.run.path, self.parts, self.progress)
         self.pace.saved(self.pace.total - began)
 
     def _learn(self, batch: Batch, rate: float) -> Learnt | None:
@@ -304,7 +344,7 @@ class _Training:
         progress = self.progress
         scored = validates(progress.step, progress.here)
         if scored or progress.step % LOG_EVERY == 0:
-            self.rows.append(self._row(rate, self._validation() if scored else Validation(None, None)))
+            progress.rows.append(self._row(rate, self._validation() if scored else Validation(None, None)))
         stopped = self.hooks.stopped()
         if scored or stopped or self.pace.due():
             self.save()

@@ -6,7 +6,10 @@ from typing import Any
 
 from skipway.data.groups import NONE
 from skipway.data.layouts import Reading
+from skipway.errors import Problem, UsageError
 from skipway.request import Request
+
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Order:
         fold: Which part of how many validates, such as "2/5".
         folds: How many folds are trained one after the other in one run folder; None trains one network.
         device: Where to run; None chooses.
+        workers: Threads that make batches, 0 for none of their own; no result depends on it.
+
+    Raises:
+        UsageError: a number of threads that cannot be.
     """
 
     images: Path
@@ -40,6 +47,11 @@ class Order:
     fold: str | None = None
     folds: int | None = None
     device: str | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise UsageError(Problem(f"found {self.workers}", "--workers", f"0 to {MOST_WORKERS}"))
 
     @property
     def asked(self) -> dict[str, Any]:

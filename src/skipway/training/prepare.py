@@ -181,7 +181,6 @@ def described(
         if plan.steps
         else f"{plan.seconds:.0f} s; steps follow when they are measured"
     )
-    bits = "changes no bit" if device.type == "cpu" else "may change the last bits"
     small = (
         f"; objects of less than {plan.min_area} pixels in area are not written" if plan.min_area > 1 else ""
     )
@@ -208,7 +207,7 @@ def described(
         **_held_back(prepared),
         **described_fit(plan, on_gpu=device.type == "cuda"),
         "length": f"{length} [--steps, --time]",
-        "device": f"{device}, {torch.get_num_threads()} threads; a stop and start {bits}",
+        "device": f"{device}, {torch.get_num_threads()} threads",
     }
 
 

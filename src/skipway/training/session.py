@@ -27,11 +27,12 @@ from skipway.pretrained import load_pretrained
 from skipway.runs import Run
 from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
-from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
+from skipway.training.loop import Hooks, Validation, batch_number, fit
 from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
 from skipway.training.reserve import NOTHING, Ending, measure
 from skipway.training.start import started
+from skipway.training.state import has_state, seed_all
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
 """Validation images, and roughly their pixels, looked at during the training; all of them count at its end."""
@@ -55,6 +56,7 @@ def run_training(
     spent: float = 0.0,
     ending: Ending | None = None,
     *,
+    workers: int = 1,
     provisional: bool = False,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
@@ -68,6 +70,7 @@ def run_training(
         spent: Seconds of a time budget that went before.
         ending: What follows the training, whose time a budget has to leave; nothing by default.
         provisional: Whether the weights for prediction stay until somebody has judged the new ones.
+        workers: Threads that make batches ahead of time; 0 makes each in the loop. The result is the same.
 
     Returns:
         The averaged network.
@@ -78,9 +81,8 @@ def run_training(
         DataError: an image cannot be read any more.
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
-    torch.manual_seed(plan.seed)
-    going_on = (run.path / STATE).is_file()
-    model = build(plan.model, **plan.config) if going_on else first_weights(plan, run.path)
+    seed_all(plan.seed)
+    model = build(plan.model, **plan.config) if has_state(run.path) else first_weights(plan, run.path)
     samples = TrainingSet(
         split.train_pairs,
         task,
@@ -108,7 +110,10 @@ def run_training(
 
     @contextmanager
     def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
-        made = prefetch(lambda s: make_batch(samples, batches, batch_number(s, skipped)), step, NEVER)
+        def make(step: int) -> Batch:
+            return make_batch(samples, batches, batch_number(step, skipped))
+
+        made = prefetch(make, step, NEVER, workers)
         with closing(made):
             yield made
 

@@ -17,9 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skipway.errors import CheckpointError, Problem
+from skipway.errors import CheckpointError, Problem, SecurityError
 from skipway.legs import Leg
 from skipway.runs import read_tensors, write_tensors
+
+STATE = "state.safetensors"
+PREVIOUS = "previous.safetensors"
+DAMAGED = "damaged-{}.safetensors"
+"""What a damaged state is kept as, numbered: evidence that nobody deletes."""
 
 
 @dataclass
@@ -32,7 +37,8 @@ class Progress:
         seconds: Wall-clock time spent so far, over all starts.
         loss_sum: Sum of the losses since the last row of metrics.csv.
         loss_count: Their number.
-        skipped: Batches left out because a loss or gradient was not finite.
+        skipped: Batches left out because a loss, gradient or weight was not finite.
+        rows: Rows that metrics.csv does not hold yet.
         legs: How the length came about, see `skipway.legs`; one leg of `total` steps where none is given.
         leg: Number of the one that is under way.
     """
@@ -43,6 +49,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     skipped: list[int] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     legs: tuple[Leg, ...] = ()
     leg: int = 0
 
@@ -84,8 +91,51 @@ class Parts:
     optimiser: torch.optim.Optimizer
 
 
-def save_state(path: Path, parts: Parts, progress: Progress) -> None:
-    """Write all parts, atomically."""
+def has_state(folder: Path) -> bool:
+    """Whether a training was saved here."""
+    return (folder / STATE).is_file() or (folder / PREVIOUS).is_file()
+
+
+def keep_state(folder: Path, parts: Parts, progress: Progress) -> None:
+    """Save a training in its run folder; the save before stays as the previous one."""
+    save_state(folder / STATE, parts, progress, previous=folder / PREVIOUS)
+
+
+def newest_state(folder: Path, parts: Parts) -> tuple[Progress, str | None]:
+    """Put the newest state that is whole back; a damaged one is moved aside, never deleted.
+
+    Returns:
+        Where the training stands, and a warning where that is not what was saved last.
+
+    Raises:
+        CheckpointError: none is whole, or they belong to another network.
+        SecurityError: the newest is no safetensors file, and there is no previous one.
+    """
+    try:
+        return load_state(folder / STATE, parts), None
+    except (CheckpointError, SecurityError) as error:
+        try:
+            progress = load_state(folder / PREVIOUS, parts)
+        except (CheckpointError, SecurityError):
+            raise error from None
+        said = (
+            f"{str(error).partition('. Fix')[0]}; going on from the save before it, of step {progress.step}"
+        )
+    if (folder / STATE).is_file():
+        number = next(n for n in range(1, 1000) if not (folder / DAMAGED.format(n)).exists())
+        (folder / STATE).replace(folder / DAMAGED.format(number))
+        said += f"; the damaged file is kept as {DAMAGED.format(number)}"
+    return progress, said
+
+
+def forget_states(folder: Path) -> None:
+    """Remove the states of a finished training; damaged ones stay."""
+    for name in (STATE, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_state(path: Path, parts: Parts, progress: Progress, *, previous: Path | None = None) -> None:
+    """Write all parts, atomically; what stood at `path` stays under the name `previous`."""
     tensors: dict[str, NDArray[Any]] = {}
     tensors.update(_named("model", parts.model.state_dict()))
     tensors.update(_named("average", parts.average.state_dict()))
@@ -95,7 +145,8 @@ def save_state(path: Path, parts: Parts, progress: Progress) -> None:
     random_tensors, random_facts = _random_state()
     tensors.update(random_tensors)
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimiser["param_groups"]]
-    write_tensors(path, tensors, {"progress": asdict(progress), "random": random_facts, "groups": groups})
+    facts = {"progress": asdict(progress), "random": random_facts, "groups": groups}
+    write_tensors(path, tensors, facts, previous=previous)
 
 
 def load_state(path: Path, parts: Parts) -> Progress:
@@ -126,14 +177,6 @@ def load_state(path: Path, parts: Parts) -> Progress:
         ) from error
 
 
-def reseed(seed: int, step: int) -> None:
-    """Set every random state by the seed of a training and a step, as if nothing had been drawn before."""
-    number = (seed + step) % 2**63
-    torch.manual_seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002
-    random.seed(number)
-
-
 def _laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """A moment in the memory layout of its weight: a fused optimiser goes through both number by number."""
     if value.shape != weight.shape:
@@ -154,6 +197,13 @@ def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, torch.
         for name, array in tensors.items()
         if name.startswith(f"{prefix}.")
     }
+
+
+def seed_all(seed: int) -> None:
+    """Start the generators of torch, NumPy and Python from one seed, of which the last two know 32 bits alike."""
+    torch.manual_seed(seed % 2**64)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
 
 
 def _random_state() -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

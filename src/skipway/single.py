@@ -1,0 +1,131 @@
+"""One network, from its data to its report: what `skipway train` does, and `--folds` does several times."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from skipway.data.check import Checked
+from skipway.data.scan import patient
+from skipway.errors import SkipwayError
+from skipway.models import build
+from skipway.plan import Plan
+from skipway.report.finish import train_and_report
+from skipway.runs import Run
+from skipway.training.claim import claim, command_of, require_outside, stored
+from skipway.training.determinism import STATISTICAL, in_words, state_level
+from skipway.training.extend import extend, longer, under_way
+from skipway.training.measure import measured
+from skipway.training.order import Order
+from skipway.training.prepare import Prepared, check_data, described, prepare
+from skipway.training.session import first_weights
+from skipway.training.start import said
+from skipway.training.state import forget_states
+from skipway.training.stopping import stop_signals
+
+Event = Callable[[Mapping[str, Any]], None]
+Check = Callable[[Run], Checked]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a command runs, and who listens.
+
+    Attributes:
+        device: Where the arithmetic happens.
+        event: Told of what happens.
+        left: Whether nobody reads what is told any more, which asks for a stop.
+        began: When the command began, by `time.perf_counter`.
+    """
+
+    device: torch.device
+    event: Event
+    left: Callable[[], bool]
+    began: float
+
+
+def checked_by(order: Order, host: Host) -> Check:
+    """Reads and checks the data of a command, with what an earlier start saw of them."""
+    progress = patient(host.event, "pairs checked")
+    return lambda run: check_data(order, progress=progress, before=_seen(run))
+
+
+def train_single(order: Order, host: Host, check: Check, plan: Plan | None = None) -> tuple[Run, Prepared]:
+    """Claim the folder, check, split, plan, train, evaluate, report.
+
+    Args:
+        order: Data, run folder and what the user named.
+        host: Where it runs.
+        check: Gives the checked data.
+        plan: Decides everything but the length; None chooses.
+
+    Returns:
+        The finished run, and what it was made of.
+
+    Raises:
+        UsageError: the folder holds another run, or something else.
+        DataError: the data cannot be used.
+        Interrupted: a stop was asked for; the same call goes on.
+    """
+    asked, output, where, event = order.asked, order.output, host.device, host.event
+    require_outside(output, order.images, order.masks)
+    run = claim(output, asked)
+    run.require_writable()
+    checked = check(run)
+    prepared = prepare(order, checked, where, plan=plan)
+    if prepared.plan.pretrained is not None and not run.exists:
+        first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
+    run = run if run.exists else Run.create(output)
+    with run.locked():
+        claim(output, asked)  # again: somebody may have been here since
+        run.sweep()
+        fresh = prepared.split.warnings
+        free = plan is None and order.request.plan is None
+        if free and not (run.path / "versions.json").is_file():  # a plan that stands is kept
+            prepared = measured(prepared, order.request, where, time.perf_counter() - host.began)
+        prepared, changed = stored(run, prepared, asked, where)
+        run.write("check", dict(checked.seen))
+        level = state_level(run, where, changed)
+        lines = {**described(checked, prepared, _parameters(prepared), where), "repeats": in_words(level)}
+        if facts := run.read("run").get("start"):
+            lines = {**lines, "start": said(facts)}
+        for name, text in lines.items():
+            event({"event": "line", "name": name, "text": text})
+        elsewhere = (level,) if changed and level.startswith(STATISTICAL) else ()
+        warnings = (*checked.warnings, *fresh, *elsewhere)
+        for text in warnings:
+            event({"event": "warning", "text": text})
+        if run.read("run")["finished"] and longer(run.read("run"), order.request):
+            extend(run, prepared.plan, order.request, asked)
+        if not run.read("run")["finished"]:
+            prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
+            spent = time.perf_counter() - host.began
+            facts = {**lines, "command": command_of(run, order.device)}
+            with stop_signals() as signalled:
+
+                def stopped() -> bool:
+                    return signalled() or host.left()
+
+                hooks = (event, stopped)
+                train_and_report(run, prepared, where, *hooks, facts, warnings, spent, order.workers)
+        else:
+            hint = "finished already; its figures follow. To go on, name a longer --steps or --time"
+            event({"event": "line", "name": "run", "text": hint})
+        forget_states(run.path)
+    return run, prepared
+
+
+def _seen(run: Run) -> Mapping[str, Any]:
+    """What the check of an earlier start saw; it only saves time, so a damaged file counts as none."""
+    try:
+        seen = run.read("check")
+    except SkipwayError:
+        return {}
+    return seen if isinstance(seen, dict) else {}
+
+
+def _parameters(prepared: Prepared) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(prepared.plan.model, **prepared.plan.config).parameters())
