@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
+from skipway.data.suspicions import Suspicion
 from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
@@ -27,7 +28,8 @@ from skipway.report.validation import validate_run
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.tasks import TASKS
-from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training import selftest
+from skipway.training.claim import claim, command_of, require_outside, stands, stored, versions
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
 from skipway.training.session import first_weights, run_training
@@ -127,6 +129,7 @@ def train(
     ignore: int | None = None,
     groups: Path | str | None = None,
     fold: str | None = None,
+    self_test: bool = True,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -152,6 +155,7 @@ def train(
         groups: Images that must not be parted: a table with columns `name` and `group`, or "none" to switch off
             what their names say.
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
+        self_test: Whether a new training is tested first, see docs/training.md.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -189,6 +193,7 @@ def train(
         groups=None if groups is None else str(groups),
         fold=fold,
         device=device,
+        self_test=self_test,
     )
     return train_run(order, event)
 
@@ -229,20 +234,32 @@ def train_run(order: Order, event: Event) -> Trained:
         claim(output, asked)  # again: somebody may have been here since
         run.sweep()
         fresh = prepared.split.warnings
-        prepared, changed = stored(run, prepared, asked, where)
-        run.write("check", dict(checked.seen))
+        new = not stands(run)
+        prepared, changed = (prepared, ()) if new else stored(run, prepared, asked, where)
         lines = described(checked, prepared, _parameters(prepared), where)
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
         warnings = (*checked.warnings, *fresh, *changed)
         for text in warnings:
             event({"event": "warning", "text": text})
+        if new:  # tested before anything is written: a refusal leaves the folder free for the mended data
+            tested = _tested(order, prepared, where, checked.suspicions, event)
+            prepared, _ = stored(run, prepared, asked, where)
+            run.write(selftest.FILE, tested.to_json())
+        tested = selftest.Verdict.read(run)
+        run.write("check", dict(checked.seen))
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
                 run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
-            facts = {**lines, "command": command_of(run, order.device)}
+            facts = {**lines, **tested.lines, "command": command_of(run, order.device)}
             validate_run(
-                run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
+                run,
+                prepared,
+                load(output, device=str(where)).using(),
+                facts,
+                (*warnings, *tested.warnings),
+                versions(),
+                event,
             )
             run.write("run", {**run.read("run"), "finished": True})
         else:
@@ -251,6 +268,18 @@ def train_run(order: Order, event: Event) -> Trained:
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
     return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
+
+
+def _tested(
+    order: Order, prepared: Prepared, device: torch.device, odd: Sequence[Suspicion], event: Event
+) -> selftest.Verdict:
+    """The self-test of a new run, told."""
+    found = selftest.self_test(prepared, device, odd=odd) if order.self_test else selftest.skipped()
+    for name, text in found.lines.items():
+        event({"event": "line", "name": name, "text": text})
+    for text in found.warnings:
+        event({"event": "warning", "text": text})
+    return found
 
 
 def _seen(run: Run) -> Mapping[str, Any]:

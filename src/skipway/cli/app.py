@@ -118,6 +118,10 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test/--no-self-test", hidden=True, help="Test a new training before it starts."),
+    ] = True,
     ignore: options.Ignore = None,
     layout: options.LayoutName = None,
     pairs: options.PairsTable = None,
@@ -164,6 +168,7 @@ def train(
         groups=groups,
         fold=fold,
         device=device,
+        self_test=self_test,
     )
     trained = api.train_run(order, _events(as_json))
     if not as_json:

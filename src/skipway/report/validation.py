@@ -1,23 +1,19 @@
 """The end of a training: predict the validation images, score them beside a baseline, write the report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.class_folders import class_mask
-from skipway.data.composites import set_type
-from skipway.data.labels import LabelMap, has
+from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
 from skipway.data.sources import Source
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
 from skipway.evaluation.sets import NONE
 from skipway.images import write_labels
-from skipway.metrics.baseline import by_rule, class_sides, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.predictor import Predictor
@@ -25,12 +21,10 @@ from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFact
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
 from skipway.training.session import predicted_pages, read_mask
+from skipway.training.trivial import pixels_of, predicted_by, simplest
 
 CASES = 6
 """Validation images shown in the report, the worst first."""
-
-JUDGES = 8
-"""Training images that decide which side of Otsu's threshold is the foreground."""
 
 
 def validate_run(
@@ -59,8 +53,8 @@ def validate_run(
     """
     folder = run.path / "validation"
     evaluation, score, scored = _scored(prepared, _predictions(folder, prepared, predictor, event))
-    rule = _simplest(prepared)
-    baseline, simple_score, _ = _scored(prepared, _baseline(prepared, rule.class_map))
+    rule = simplest(prepared)
+    baseline, simple_score, _ = _scored(prepared, predicted_by(prepared, prepared.split.val_pairs, rule))
     figures = {"score": score, "scored": scored, "baseline": simple_score, "baseline_name": rule.name}
     run.write("evaluation", {"evaluation": evaluation.to_json(), **figures})
     split = prepared.split
@@ -146,87 +140,6 @@ def _kept(folder: Path, pair: Pair, labels: LabelMap) -> NDArray[Any]:
         return file.read()[0]
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """The simplest method: in full, in short, and what it makes of an image."""
-
-    name: str
-    short: str
-    class_map: Callable[[Pair], NDArray[np.integer[Any]]]
-
-
-def _simplest(prepared: Prepared) -> _Rule:
-    """Otsu's threshold, with a class on either side, or one class everywhere.
-
-    Which it is and which class lies on which side is decided on training images, never on those that validate.
-    Of overlapping classes each has its own simplest rule.
-    """
-    if prepared.labels.overlapping:
-        return _simplest_sets(prepared)
-    if len(prepared.labels.values) == 2:
-        judges = prepared.split.train_pairs[:JUDGES]
-        side = otsu_polarity(
-            [_pixels(pair) for pair in judges], [_foreground(prepared, pair) for pair in judges]
-        )
-        name = f"Otsu threshold, {side} side"
-        return _Rule(name, name, lambda pair: otsu_mask(_pixels(pair), foreground=side).astype(np.uint8))
-    return _simplest_classes(prepared)
-
-
-def _simplest_classes(prepared: Prepared) -> _Rule:
-    """One class on each side of Otsu's threshold, or one everywhere, whichever suits the training images best."""
-    labels = prepared.labels
-    classes = len(labels.values)
-
-    def table(pair: Pair) -> NDArray[np.int64]:
-        """Pixels of each class on the dark and on the bright side."""
-        truth, bright = labels.encode(read_mask(pair)), otsu_mask(_pixels(pair))
-        sides = [truth[side & (truth != labels.unknown)] for side in (~bright, bright)]
-        return np.stack([np.bincount(side, minlength=classes) for side in sides])
-
-    dark, bright = class_sides([table(pair) for pair in prepared.split.train_pairs[:JUDGES]])
-
-    def class_map(pair: Pair) -> NDArray[np.integer[Any]]:
-        return np.where(otsu_mask(_pixels(pair)), np.uint8(bright), np.uint8(dark))
-
-    one = f"everything {labels.names[dark]}"
-    two = f"Otsu threshold ({labels.names[bright]} bright, {labels.names[dark]} dark)"
-    return _Rule(one, one, class_map) if dark == bright else _Rule(two, "Otsu threshold", class_map)
-
-
-def _simplest_sets(prepared: Prepared) -> _Rule:
-    """Each class everywhere, or on one side of Otsu's threshold, whichever suits the training images best."""
-    labels, judges = prepared.labels, prepared.split.train_pairs[:JUDGES]
-    images = [_pixels(pair) for pair in judges]
-    targets = [labels.encode(read_mask(pair)) for pair in judges]
-    classes = range(len(labels.values))
-    rules = [simplest_rule(images, [has(target, k) for target in targets]) for k in classes]
-
-    def sets(pair: Pair) -> NDArray[np.integer[Any]]:
-        pixels, dtype = _pixels(pair), set_type(len(rules))
-        parts = [by_rule(pixels, rule).astype(dtype) << dtype.type(k) for k, rule in enumerate(rules)]
-        return np.asarray(np.bitwise_or.reduce(parts))
-
-    said = {"everywhere": "everywhere", "bright": "Otsu bright", "dark": "Otsu dark"}
-    listed = ", ".join(f"{name} {said[rule]}" for name, rule in zip(labels.names, rules, strict=True))
-    return _Rule(f"the simplest rule of each class ({listed})", "simplest rules", sets)
-
-
-def _pixels(pair: Pair) -> NDArray[Any]:
-    with pair.image.open_image() as image:
-        return image.read(pair.image.page or 0)
-
-
-def _foreground(prepared: Prepared, pair: Pair) -> NDArray[np.bool_]:
-    return prepared.task.target(read_mask(pair)) == 1
-
-
-def _baseline(prepared: Prepared, class_map: Callable[[Pair], NDArray[np.integer[Any]]]) -> Iterator[Masks]:
-    """The simplest method on the validation images, decoded as the network's class maps are."""
-    for pair in prepared.split.val_pairs:
-        yield pair.name, read_mask(pair), prepared.task.decode(class_map(pair))
-
-
 def _cases(folder: Path, prepared: Prepared, evaluation: Evaluation) -> list[Case]:
     """The worst validation images with what is needed to draw them."""
     task, labels = prepared.task, prepared.labels
@@ -240,5 +153,5 @@ def _cases(folder: Path, prepared: Prepared, evaluation: Evaluation) -> list[Cas
         truth = labels.instances(mask) if objects else task.target(mask)
         prediction = decoded if objects else labels.encode(decoded)
         ignore, sets = None if objects else labels.unknown, labels.overlapping
-        cases.append(Case(scores.name, _pixels(pair), truth, prediction, objects, ignore, sets))
+        cases.append(Case(scores.name, pixels_of(pair), truth, prediction, objects, ignore, sets))
     return cases

@@ -25,6 +25,7 @@ class Order:
         groups: A table of groups, or "none".
         fold: Which part of how many validates, such as "2/5".
         device: Where to run; None chooses.
+        self_test: Whether a new run is tested first; it changes nothing of the run.
     """
 
     images: Path
@@ -38,6 +39,7 @@ class Order:
     groups: str | None = None
     fold: str | None = None
     device: str | None = None
+    self_test: bool = True
 
     @property
     def asked(self) -> dict[str, Any]:
