@@ -250,14 +250,14 @@ def train_run(order: Order, event: Event) -> Trained:
         run.write("check", dict(checked.seen))
         if not run.read("run")["finished"]:
             with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
+                run_training(prepared, run, where, _noting(run, event), stopped, time.perf_counter() - began)
             facts = {**lines, **tested.lines, "command": command_of(run, order.device)}
             validate_run(
                 run,
                 prepared,
                 load(output, device=str(where)).using(),
                 facts,
-                (*warnings, *tested.warnings),
+                (*warnings, *tested.warnings, *_noted(run)),
                 versions(),
                 event,
             )
@@ -280,6 +280,22 @@ def _tested(
     for text in found.warnings:
         event({"event": "warning", "text": text})
     return found
+
+
+def _noting(run: Run, event: Event) -> Event:
+    """As `event`; warnings are kept in the run folder, too, for the report, whichever start they came in."""
+
+    def told(what: Mapping[str, Any]) -> None:
+        if what["event"] == "warning" and what["text"] not in (before := _noted(run)):
+            run.write("warnings", [*before, what["text"]])
+        event(what)
+
+    return told
+
+
+def _noted(run: Run) -> Sequence[str]:
+    """Warnings of the training so far."""
+    return run.read("warnings") if (run.path / "warnings.json").is_file() else ()
 
 
 def _seen(run: Run) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@
     fingerprint.json   what the data looked like
     check.json         what the check saw of each file, so that a second start need not decode all again
     selftest.json      what the self-test found before the first step
+    warnings.json      what was said during the training, if anything
     versions.json      skipway, torch, numpy, Python, machine
     model.safetensors  the weights to predict with; carries its own SHA-256
     state.safetensors  everything needed to go on training (absent once finished)

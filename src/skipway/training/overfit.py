@@ -197,25 +197,44 @@ def attempt(
     model = placed(build(), short, device)
     optimiser = optimiser_of(short, model)
     losses: list[float] = []
-    dead = {name for name, value in model.named_parameters() if value.requires_grad}
+    seen = _watched(model)
     agreement: float | None = None
     while len(losses) < STEPS and not (losses and time.perf_counter() > until):
         learnt = learn(short, model, optimiser, loss, batch, learning_rate(short, len(losses), None), device)
         if learnt is None:
-            broken = tuple(n for n, v in model.named_parameters() if _not_finite(v.grad))
+            broken = tuple(name for name, kind in seen.items() if kind == "broken")
             return Attempt(rate, tuple(losses), None, broken, (), finite=False)
         losses.append(learnt.loss)
-        dead -= {
-            n for n, v in model.named_parameters() if n in dead and v.grad is not None and bool(v.grad.any())
-        }
         agreement = judge(learnt.logits, learnt.target)
         if len(losses) >= FEWEST and enough(losses):
             break
-    return Attempt(rate, tuple(losses), agreement, (), tuple(sorted(dead)), finite=True)
+    dead = tuple(name for name, kind in seen.items() if kind == "dead")
+    return Attempt(rate, tuple(losses), agreement, (), dead, finite=True)
 
 
-def _not_finite(gradient: Tensor | None) -> bool:
-    return gradient is not None and not bool(torch.isfinite(gradient).all())
+def _watched(model: SkipGraph) -> dict[str, str]:
+    """What becomes of the gradient of each parameter: "dead" until there was one, then "alive", or "broken".
+
+    It is seen before the gradients are scaled by their norm, which makes all of them NaN where one is.
+    """
+    seen = {name: "dead" for name, value in model.named_parameters() if value.requires_grad}
+
+    def watch(name: str) -> Callable[[Tensor], None]:
+        def look(parameter: Tensor) -> None:
+            gradient = parameter.grad
+            if gradient is None or seen[name] == "broken":
+                return
+            if not bool(torch.isfinite(gradient).all()):
+                seen[name] = "broken"
+            elif bool(gradient.any()):
+                seen[name] = "alive"
+
+        return look
+
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            value.register_post_accumulate_grad_hook(watch(name))
+    return seen
 
 
 def by_heart(best_constant: float) -> Callable[[Sequence[float]], bool]:

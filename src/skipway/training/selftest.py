@@ -45,8 +45,8 @@ SHORT = 100
 MISPLACED = ("B03", "E03", "E38")
 """Codes of the check that say that masks do not belong to their images as they are."""
 
-FLAT, AWAY = 0.01, 3.0
-"""Spread of normalised values below which an image shows nothing, and mean beyond which it is far from all others."""
+FLAT, AWAY = 0.03, 3.0
+"""Spread of normalised values below which all but one in a thousand is the same, and mean far from all others."""
 
 IMAGES = 12
 """Images that are looked at for values, and others for what a network must beat; fewer where time runs out."""
