@@ -10,6 +10,7 @@ from tifffile import imread, imwrite
 from toys import TINY, digest, draw, one_thread, order_of, skipway, start
 
 from skipway import api
+from skipway.data.layouts import Reading
 from skipway.errors import DataError, NumericalError
 from skipway.request import Request
 from skipway.runs import Run
@@ -131,7 +132,11 @@ def test_a_pixel_that_is_no_number_is_refused(tmp_path, cells):
     assert "C09" in text
     assert "c6.tif" in text
     imwrite(cells / "images/c6.tif", image)
-    assert skipway(*words, *(w for key, value in TINY.items() for w in (f"--{key}", value)))[0] == 0
+    tiny = [word for key, value in TINY.items() for word in (f"--{key}", value)]
+    code, _, text = skipway(*words, *tiny, "--no-self-test")
+    assert code == 0
+    assert "self-test  left out, as asked" in text
+    assert "left out, as asked" in (tmp_path / "run/report.html").read_text()
 
 
 def test_masks_of_one_class_are_refused(tmp_path, cells):
@@ -334,3 +339,27 @@ def test_the_best_constant_is_the_share_of_the_classes():
         assert overfit.constant_loss(batch, LOSSES["ce"].function, channels) == pytest.approx(
             entropy, abs=2e-3
         )
+
+
+SETS = {
+    "dsb2018": {"colour": "grey"},
+    "isbi2012-em": {},
+    "wbc-1": {},
+    "camvid": {},
+    "chest-xray-multilabel": {},
+    "crackforest": {},
+    "msd-hippocampus/Task04_Hippocampus": {},
+}
+"""Real data and how they are read."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETS)
+def test_real_data_give_no_alarm(name, data_root, tmp_path):
+    order = api.Order(
+        data_root / name, None, tmp_path / "run", Request(seconds=600), reading=Reading(**SETS[name])
+    )
+    checked = check_data(order)
+    found = selftest.self_test(prepare(order, checked, CPU), CPU, odd=checked.suspicions)
+    assert found.warnings == ()
+    assert found.figures["seconds"] < 60

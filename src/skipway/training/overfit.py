@@ -98,7 +98,8 @@ class Attempt:
 
     def learnt(self, constant: float) -> bool:
         """Whether the batch is learnt, next to the loss of the best constant prediction."""
-        return self.finite and (self.end < UNSURE * constant or (self.agreement or 0.0) > AGREED)
+        told = self.finite and len(self.losses) >= FEWEST
+        return told and (self.end < UNSURE * constant or (self.agreement or 0.0) > AGREED)
 
     def stuck(self, constant: float) -> bool:
         """Whether all steps were made and changed next to nothing, short of what a constant prediction has."""
