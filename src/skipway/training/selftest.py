@@ -250,7 +250,8 @@ class _Learning:
             )
 
     def _dead(self, planned: overfit.Attempt) -> Iterator[str]:
-        if planned.dead and len(planned.losses) >= overfit.FEWEST:
+        unasked = self._plan.supervision != "last"  # which leaves the other heads without any
+        if planned.dead and unasked and len(planned.losses) >= overfit.FEWEST:
             yield f"no gradient reaches {_some(planned.dead)}: these never learn"
 
     def _not_finite(self, first: overfit.Attempt) -> Problem:
