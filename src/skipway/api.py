@@ -129,6 +129,7 @@ def train(
     fold: str | None = None,
     folds: int | None = None,
     workers: int = 1,
+    self_test: bool = True,
     event: Event = lambda _: None,
     **choices: Any,
 ) -> Trained:
@@ -158,6 +159,7 @@ def train(
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
         folds: Train so many folds one after the other, so that every image validates once (docs/folds.md).
         workers: Threads that make batches ahead of time; no result depends on it.
+        self_test: Whether a new training is tested first, see docs/training.md.
         event: Told of what happens, one dictionary an event.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
@@ -203,6 +205,7 @@ def train(
         folds=folds,
         device=device,
         workers=workers,
+        self_test=self_test,
     )
     return train_run(order, event)
 

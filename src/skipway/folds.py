@@ -22,7 +22,7 @@ from skipway.report.folds import report_folds
 from skipway.request import Request
 from skipway.runs import Run
 from skipway.single import Host, checked_by, train_single
-from skipway.training.claim import claim, command_of, require_outside, stored, versions
+from skipway.training.claim import claim, command_of, require_outside, stands, stored, versions
 from skipway.training.determinism import STATISTICAL, state_level
 from skipway.training.measure import measured
 from skipway.training.order import Order
@@ -67,7 +67,7 @@ def train_folds(order: Order, host: Host) -> tuple[Run, Prepared]:
     with run.locked():
         claim(order.output, asked)  # again: somebody may have been here since
         run.sweep()
-        if order.request.plan is None and not (run.path / "versions.json").is_file():
+        if order.request.plan is None and not stands(run):
             whole = measured(whole, _shared(order), device)
         whole, changed = stored(run, whole, asked, device)
         run.write("check", dict(checked.seen))

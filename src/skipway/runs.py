@@ -6,6 +6,8 @@
     normalisation.json how pixels become numbers
     fingerprint.json   what the data looked like
     check.json         what the check saw of each file, so that a second start need not decode all again
+    selftest.json      what the self-test found before the first step
+    warnings.json      what was said during the training, if anything
     versions.json      skipway, torch, numpy, Python, machine
     model.safetensors  the weights to predict with; carries its own SHA-256
     start.safetensors  the first weights, where they come from another run

@@ -1,7 +1,7 @@
 """One network, from its data to its report: what `skipway train` does, and `--folds` does several times."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from skipway.models import build
 from skipway.plan import Plan
 from skipway.report.finish import train_and_report
 from skipway.runs import Run
-from skipway.training.claim import claim, command_of, require_outside, stored
-from skipway.training.determinism import STATISTICAL, in_words, state_level
+from skipway.training import selftest
+from skipway.training.claim import claim, command_of, require_outside, stands, stored
+from skipway.training.determinism import STATISTICAL, in_words, level, state_level
 from skipway.training.extend import extend, longer, under_way
 from skipway.training.measure import measured
 from skipway.training.order import Order
@@ -81,28 +82,34 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
     with run.locked():
         claim(output, asked)  # again: somebody may have been here since
         run.sweep()
-        fresh = prepared.split.warnings
-        free = plan is None and order.request.plan is None
-        if free and not (run.path / "versions.json").is_file():  # a plan that stands is kept
+        fresh, new = prepared.split.warnings, not stands(run)
+        changed: tuple[str, ...] = ()
+        if not new:
+            prepared, changed = stored(run, prepared, asked, where)
+        elif plan is None and order.request.plan is None:
             prepared = measured(prepared, order.request, where, time.perf_counter() - host.began)
-        prepared, changed = stored(run, prepared, asked, where)
-        run.write("check", dict(checked.seen))
-        level = state_level(run, where, changed)
-        lines = {**described(checked, prepared, _parameters(prepared), where), "repeats": in_words(level)}
-        if facts := run.read("run").get("start"):
-            lines = {**lines, "start": said(facts)}
-        for name, text in lines.items():
-            event({"event": "line", "name": name, "text": text})
-        elsewhere = (level,) if changed and level.startswith(STATISTICAL) else ()
+        promised = level(where) if new else state_level(run, where, changed)
+        lines = {**described(checked, prepared, _parameters(prepared), where), "repeats": in_words(promised)}
+        elsewhere = (promised,) if changed and promised.startswith(STATISTICAL) else ()
         warnings = (*checked.warnings, *fresh, *elsewhere)
-        for text in warnings:
-            event({"event": "warning", "text": text})
+        _tell(event, lines, warnings)
+        if new:  # tested before anything is written: a refusal leaves the folder free for the mended data
+            found = _self_test(order, prepared, host, checked)
+            prepared, _ = stored(run, prepared, asked, where)
+            state_level(run, where, ())
+            run.write(selftest.FILE, found.to_json())
+        tested = selftest.Verdict.read(run)
+        run.write("check", dict(checked.seen))
+        if facts := run.read("run").get("start"):
+            _tell(event, started := {"start": said(facts)})
+            lines |= started
         if run.read("run")["finished"] and longer(run.read("run"), order.request):
             extend(run, prepared.plan, order.request, asked)
         if not run.read("run")["finished"]:
             prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
             spent = time.perf_counter() - host.began
-            facts = {**lines, "command": command_of(run, order.device)}
+            facts = {**lines, **tested.lines, "command": command_of(run, order.device)}
+            warnings = (*warnings, *tested.warnings)
             with stop_signals() as signalled:
 
                 def stopped() -> bool:
@@ -115,6 +122,23 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
             event({"event": "line", "name": "run", "text": hint})
         forget_states(run.path)
     return run, prepared
+
+
+def _self_test(order: Order, prepared: Prepared, host: Host, checked: Checked) -> selftest.Verdict:
+    """The self-test of a new run, told."""
+    if not order.self_test:
+        found = selftest.skipped()
+    else:
+        found = selftest.self_test(prepared, host.device, odd=checked.suspicions)
+    _tell(host.event, found.lines, found.warnings)
+    return found
+
+
+def _tell(event: Event, lines: Mapping[str, str], warnings: Sequence[str] = ()) -> None:
+    for name, text in lines.items():
+        event({"event": "line", "name": name, "text": text})
+    for text in warnings:
+        event({"event": "warning", "text": text})
 
 
 def _seen(run: Run) -> Mapping[str, Any]:

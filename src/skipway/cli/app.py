@@ -144,6 +144,10 @@ def train(
     vram: Annotated[
         str | None, typer.Option(hidden=True, help="The same of the GPU.  [default: 80 % of what is free]")
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test/--no-self-test", hidden=True, help="Test a new training before it starts."),
+    ] = True,
     ignore: options.Ignore = None,
     layout: options.LayoutName = None,
     pairs: options.PairsTable = None,
@@ -201,6 +205,7 @@ def train(
         folds=folds,
         device=device,
         workers=workers,
+        self_test=self_test,
     )
     trained = api.train_run(order, _events(as_json), began)
     if not as_json:

@@ -125,26 +125,46 @@ def turned_wrong(fits: Mapping[str, Fit]) -> dict[str, list[str]]:
 
 
 def shifted_away(fits: Mapping[str, Fit], steps: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Names of the pairs whose masks fit much better elsewhere, and by how much they should move."""
-    return {
-        name: seen.shift
+    """Names of the pairs whose masks fit much better elsewhere, and by how much they should move.
+
+    Beside those that are clear by themselves, those that ask for the very move of one that is clear.
+    """
+    better = {
+        name: seen
         for name, seen in fits.items()
         if max(map(abs, seen.shift)) >= max(4, 2 * steps[name])
-        and seen.shifted > 1.2 * CLEAR
         and seen.shifted > 1.6 * max(seen.here, 1.0)
         and seen.shifted > 0.9 * seen.turned
+    }
+    clear = {seen.shift for seen in better.values() if seen.shifted > 1.2 * CLEAR}
+
+    def asked(name: str, seen: Fit) -> bool:
+        near = max(2, steps[name])
+        return any(max(abs(a - b) for a, b in zip(seen.shift, move, strict=True)) <= near for move in clear)
+
+    return {
+        name: seen.shift
+        for name, seen in better.items()
+        if seen.shifted > 1.2 * CLEAR or (seen.shifted > 0.7 * CLEAR and asked(name, seen))
     }
 
 
 def exchanged(names: Sequence[str], scores: NDArray[np.float64]) -> list[tuple[str, str]]:
-    """(image, mask) of pairs that fit another's mask clearly and their own not at all."""
+    """(image, mask) of pairs that fit another's mask clearly and their own not at all.
+
+    Where one image has the mask of another, less is asked for to say that the other has the mask of the one.
+    """
     found = []
-    for row, name in enumerate(names):
+    for row in range(len(names)):
         column = int(np.argmax(scores[row]))
         own, best = float(scores[row, row]), float(scores[row, column])
         if column != row and best > CLEAR and best > 2 * max(own, 1.0) + 2:
-            found.append((name, names[column]))
-    return found
+            found.append((row, column))
+    for row, column in list(found):
+        back, own = float(scores[column, row]), float(scores[column, column])
+        if column not in {image for image, _ in found} and back > max(0.5 * CLEAR, 1.5 * own):
+            found.append((column, row))
+    return [(names[image], names[mask]) for image, mask in sorted(found)]
 
 
 def unrelated(scores: NDArray[np.float64]) -> bool:

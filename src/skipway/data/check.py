@@ -20,6 +20,7 @@ from skipway.data.labels import LabelMap, infer_labels
 from skipway.data.layouts import Pair, Pairs
 from skipway.data.nodata import stated_ignore, unlike_others
 from skipway.data.places import place_problems
+from skipway.data.polarity import polarity
 from skipway.data.records import FileRecord
 from skipway.data.scan import Found, Scan, scan
 from skipway.data.sketch import Grey, Sketcher, step_of, thinned, thumbnail
@@ -256,6 +257,7 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
     if seen is None or values is None or labels is None or found.problems:
         return found
     step = step_of(image.size)
+    small = thinned(labels, step, seen.grey.shape)
     notes = [f"{shown(file.path)}: {note}" for file in (image, mask) for note in file.notes]
     found.record = FileRecord(
         pair.name,
@@ -274,9 +276,10 @@ def _record(pair: Pair, image: ImageFile, mask: ImageFile, ignore: int | None) -
         image.format,
         seen.levels,
         thumbnail(seen.grey),
-        fit(seen.grey, thinned(labels, step, seen.grey.shape), step, ignore),
+        fit(seen.grey, small, step, ignore),
         rings,
         image.geometry.spacing if image.geometry is not None else (),
+        polarity(seen.grey, small, ignore),
     )
     return found
 

@@ -35,6 +35,7 @@ class FileRecord:
         fit: How well the mask lies on the image; None where it cannot be told.
         rings: Mask values that are only seams, one pixel wide, between lower and higher values.
         spacing: Size of a pixel along (Z, Y, X) or (Y, X), where the image says so.
+        polarity: See `polarity.polarity`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FileRecord:
     fit: Fit | None = None
     rings: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
+    polarity: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from skipway.data import alignment, backwards, duplicates, strays
+from skipway.data import alignment, backwards, duplicates, polarity, strays
 from skipway.data.agreement import bulk
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair
@@ -68,7 +68,7 @@ def suspicions(pairs: Sequence[Pair], records: Sequence[FileRecord], labels: Lab
     if labels.overlapping:
         yield from _lacking(records, labels)
     else:
-        yield from _inverted(whole, background)
+        yield from _inverted(whole, labels)
     for code, text, holders in (*strays.seams(records, labels), *strays.specks(whole, labels)):
         yield _named(code, text, holders)
     yield from near_copies(by_name, records)
@@ -186,20 +186,38 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _inverted(whole: Units, background: int) -> Iterator[Suspicion]:
-    """Few masks whose background share is what the others have as foreground."""
+def _inverted(whole: Units, labels: LabelMap) -> Iterator[Suspicion]:
+    """Few masks whose background share is what the others have as foreground, or that are the reverse of the others."""
     if len(whole) < strays.FEW:
         return
-    shares = {name: _share(group, background) for name, group in whole.items()}
+    shares = {name: _share(group, labels.background) for name, group in whole.items()}
     usual = median(shares.values())
     odd = {
         name: whole[name]
         for name, share in shares.items()
         if abs(usual - 0.5) > 0.2 and abs(share - (1 - usual)) < 0.1
     }
-    if odd and len(odd) <= len(whole) // 5:
+    if len(odd) > len(whole) // 5:
+        odd = {}
+    if labels.task == "objects" or len(labels.values) == 2:
+        found = {name: polarity.together([r.polarity for r in group]) for name, group in whole.items()}
+        known = {name: seen for name, seen in found.items() if seen is not None}
+        odd |= {name: whole[name] for name in polarity.reversed_ones(known)}
+        if not odd and labels.task == "objects" and _in_one_piece(whole, known):
+            text = "objects cover most of the image in one piece, with background in spots: if these are the objects"
+            yield Suspicion("E03", f"in most masks {text}, background and foreground are exchanged")
+    if odd:
         line = _whole("E03", "background and foreground look exchanged", odd)
         yield replace(line, text=f"{line.text} ({1 - usual:.0%} foreground elsewhere)")
+
+
+def _in_one_piece(whole: Units, known: Mapping[str, polarity.Polarity]) -> bool:
+    """Whether in most masks of objects all is one object but for spots."""
+    inverted = [
+        seen.marked > 0.5 and seen.pieces > 2 and all(r.values.regions <= 2 for r in whole[name])
+        for name, seen in known.items()
+    ]
+    return 2 * sum(inverted) > len(whole)
 
 
 def _share(group: Sequence[FileRecord], value: int) -> float:

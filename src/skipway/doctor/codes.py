@@ -104,6 +104,10 @@ CODES: Mapping[str, tuple[str, str]] = {
     "L04": ("groups that differ only in case or spaces", "spell them alike"),
     "L05": ("names of a list that do not exist", "correct the list"),
     "L09": ("a name on both sides of a split file", "correct the file"),
+    "X21": (
+        "a loss or gradient of a training that is not finite",
+        "look at the images named, or a lower `--lr`",
+    ),
 }
 """Code -> (meaning, remedy)."""
 

@@ -50,8 +50,9 @@ def train_and_report(
     judged, before = _before(run, prepared, device, event)
     after = ending(prepared)
     average = run_training(
-        prepared, run, device, event, stopped, spent, after, workers=workers, provisional=judged
+        prepared, run, device, noting(run, event), stopped, spent, after, workers=workers, provisional=judged
     )
+    warnings = (*warnings, *noted(run))
     ended, kept, facts = time.perf_counter(), True, dict(facts)
     prepared = replace(prepared, plan=Plan.from_json(run.read("plan")))
     record, compared = run.read("run"), {}
@@ -75,8 +76,24 @@ def train_and_report(
     validate_run(run, prepared, predictor, facts, warnings, versions(), event)
     figures = {**run.read("evaluation"), **compared}
     run.write("evaluation", figures)
-    noted = {**length(run, time.perf_counter() - ended), "score": figures["score"], "kept": kept}
-    run.write("run", {**record, "lengths": [*record.get("lengths", []), noted], "finished": True})
+    entry = {**length(run, time.perf_counter() - ended), "score": figures["score"], "kept": kept}
+    run.write("run", {**record, "lengths": [*record.get("lengths", []), entry], "finished": True})
+
+
+def noting(run: Run, event: Event) -> Event:
+    """As `event`; warnings are kept in the run folder, too, for the report, whichever start they came in."""
+
+    def told(what: Mapping[str, Any]) -> None:
+        if what["event"] == "warning" and what["text"] not in (before := noted(run)):
+            run.write("warnings", [*before, what["text"]])
+        event(what)
+
+    return told
+
+
+def noted(run: Run) -> Sequence[str]:
+    """Warnings of the training so far."""
+    return run.read("warnings") if (run.path / "warnings.json").is_file() else ()
 
 
 def _before(run: Run, prepared: Prepared, device: torch.device, event: Event) -> tuple[bool, float | None]:

@@ -1,23 +1,20 @@
 """The end of a training: predict the validation images, score them beside a baseline, write the report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skipway.data.class_folders import class_mask
-from skipway.data.composites import set_type
-from skipway.data.labels import LabelMap, has
+from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair, Volume
 from skipway.data.sources import Source
 from skipway.evaluation import Evaluation
 from skipway.evaluation.arrays import Masks, evaluate_arrays, holds_membranes
 from skipway.evaluation.sets import NONE
 from skipway.images import write_labels
-from skipway.metrics.baseline import by_rule, class_sides, otsu_mask, otsu_polarity, simplest_rule
 from skipway.metrics.pixel import mean_defined
 from skipway.predict.calibration import NAME as CALIBRATION
 from skipway.predict.calibration import Calibration
@@ -29,12 +26,10 @@ from skipway.runs import Run
 from skipway.training.prepare import Prepared
 from skipway.training.reserve import Ending
 from skipway.training.session import predicted_pages, read_mask
+from skipway.training.trivial import OTSU, pixels_of, predicted_by, simplest
 
 CASES = 6
 """Validation images shown in the report, the worst first."""
-
-JUDGES = 8
-"""Training images that decide which side of Otsu's threshold is the foreground."""
 
 
 def validate_run(
@@ -66,8 +61,8 @@ def validate_run(
     evaluation, scores = _scored(prepared, _predictions(folder, prepared, predictor, collector, event))
     calibration = _calibrated(run, prepared, collector)
     event({"event": "line", "name": "calibrated", "text": str(calibration)})
-    rule = _simplest(prepared)
-    baseline, simple_scores = _scored(prepared, _baseline(prepared, rule.class_map))
+    rule = simplest(prepared)
+    baseline, simple_scores = _scored(prepared, predicted_by(prepared, prepared.split.val_pairs, rule))
     by_image = {"score": scores, "baseline": simple_scores, "baseline_evaluation": baseline.to_json()}
     run.write("scores", by_image)
     (score, scored), (simple_score, _) = mean_defined(scores.values()), mean_defined(simple_scores.values())
@@ -111,14 +106,14 @@ def ending(prepared: Prepared) -> Ending:
         part = replace(prepared, split=replace(prepared.split, val=names))
         found = list(predicted_pages(predictor, [volume]))
         _scored(part, ((pair.name, read_mask(pair), decoded) for pair, decoded in found))
-        _scored(part, _baseline(part, lambda pair: otsu_mask(_pixels(pair)).astype(np.uint8)))
+        _scored(part, predicted_by(part, part.split.val_pairs, OTSU))
 
     def shown(volume: Volume) -> None:
         pair = volume.pairs[0]
         truth = _truth(prepared, read_mask(pair))
         picture(_case(prepared, pair, truth, truth))
 
-    return Ending(each, lambda: _simplest(prepared), shown, CASES)
+    return Ending(each, lambda: simplest(prepared), shown, CASES)
 
 
 def label_rows(labels: LabelMap) -> list[LabelRow]:
@@ -188,87 +183,6 @@ def _kept(folder: Path, pair: Pair, labels: LabelMap) -> NDArray[Any]:
         return file.read()[0]
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """The simplest method: in full, in short, and what it makes of an image."""
-
-    name: str
-    short: str
-    class_map: Callable[[Pair], NDArray[np.integer[Any]]]
-
-
-def _simplest(prepared: Prepared) -> _Rule:
-    """Otsu's threshold, with a class on either side, or one class everywhere.
-
-    Which it is and which class lies on which side is decided on training images, never on those that validate.
-    Of overlapping classes each has its own simplest rule.
-    """
-    if prepared.labels.overlapping:
-        return _simplest_sets(prepared)
-    if len(prepared.labels.values) == 2:
-        judges = prepared.split.train_pairs[:JUDGES]
-        side = otsu_polarity(
-            [_pixels(pair) for pair in judges], [_foreground(prepared, pair) for pair in judges]
-        )
-        name = f"Otsu threshold, {side} side"
-        return _Rule(name, name, lambda pair: otsu_mask(_pixels(pair), foreground=side).astype(np.uint8))
-    return _simplest_classes(prepared)
-
-
-def _simplest_classes(prepared: Prepared) -> _Rule:
-    """One class on each side of Otsu's threshold, or one everywhere, whichever suits the training images best."""
-    labels = prepared.labels
-    classes = len(labels.values)
-
-    def table(pair: Pair) -> NDArray[np.int64]:
-        """Pixels of each class on the dark and on the bright side."""
-        truth, bright = labels.encode(read_mask(pair)), otsu_mask(_pixels(pair))
-        sides = [truth[side & (truth != labels.unknown)] for side in (~bright, bright)]
-        return np.stack([np.bincount(side, minlength=classes) for side in sides])
-
-    dark, bright = class_sides([table(pair) for pair in prepared.split.train_pairs[:JUDGES]])
-
-    def class_map(pair: Pair) -> NDArray[np.integer[Any]]:
-        return np.where(otsu_mask(_pixels(pair)), np.uint8(bright), np.uint8(dark))
-
-    one = f"everything {labels.names[dark]}"
-    two = f"Otsu threshold ({labels.names[bright]} bright, {labels.names[dark]} dark)"
-    return _Rule(one, one, class_map) if dark == bright else _Rule(two, "Otsu threshold", class_map)
-
-
-def _simplest_sets(prepared: Prepared) -> _Rule:
-    """Each class everywhere, or on one side of Otsu's threshold, whichever suits the training images best."""
-    labels, judges = prepared.labels, prepared.split.train_pairs[:JUDGES]
-    images = [_pixels(pair) for pair in judges]
-    targets = [labels.encode(read_mask(pair)) for pair in judges]
-    classes = range(len(labels.values))
-    rules = [simplest_rule(images, [has(target, k) for target in targets]) for k in classes]
-
-    def sets(pair: Pair) -> NDArray[np.integer[Any]]:
-        pixels, dtype = _pixels(pair), set_type(len(rules))
-        parts = [by_rule(pixels, rule).astype(dtype) << dtype.type(k) for k, rule in enumerate(rules)]
-        return np.asarray(np.bitwise_or.reduce(parts))
-
-    said = {"everywhere": "everywhere", "bright": "Otsu bright", "dark": "Otsu dark"}
-    listed = ", ".join(f"{name} {said[rule]}" for name, rule in zip(labels.names, rules, strict=True))
-    return _Rule(f"the simplest rule of each class ({listed})", "simplest rules", sets)
-
-
-def _pixels(pair: Pair) -> NDArray[Any]:
-    with pair.image.open_image() as image:
-        return image.read(pair.image.page or 0)
-
-
-def _foreground(prepared: Prepared, pair: Pair) -> NDArray[np.bool_]:
-    return prepared.task.target(read_mask(pair)) == 1
-
-
-def _baseline(prepared: Prepared, class_map: Callable[[Pair], NDArray[np.integer[Any]]]) -> Iterator[Masks]:
-    """The simplest method on the validation images, decoded as the network's class maps are."""
-    for pair in prepared.split.val_pairs:
-        yield pair.name, read_mask(pair), prepared.task.decode(class_map(pair))
-
-
 def cases(folder: Callable[[str], Path], prepared: Prepared, evaluation: Evaluation) -> list[Case]:
     """The worst validation images with what is needed to draw them.
 
@@ -299,4 +213,4 @@ def _case(prepared: Prepared, pair: Pair, truth: NDArray[Any], prediction: NDArr
     labels = prepared.labels
     objects = labels.task == "objects"
     ignore = None if objects else labels.unknown
-    return Case(pair.name, _pixels(pair), truth, prediction, objects, ignore, labels.overlapping)
+    return Case(pair.name, pixels_of(pair), truth, prediction, objects, ignore, labels.overlapping)

@@ -72,6 +72,11 @@ def require_outside(output: Path, *data: Path | None) -> None:
             )
 
 
+def stands(run: Run) -> bool:
+    """Whether all parts of a run are there."""
+    return (run.path / LAST).is_file()
+
+
 def stored(
     run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
 ) -> tuple[Prepared, tuple[str, ...]]:
@@ -81,7 +86,7 @@ def stored(
         The parts, and what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
-    if (run.path / LAST).is_file():
+    if stands(run):
         before = Prepared.read(run)
         then, now = (
             {*parts.split.hashes.items(), *parts.split.mask_hashes.items()} for parts in (before, prepared)

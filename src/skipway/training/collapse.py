@@ -12,6 +12,9 @@ EVERY = 10
 PATIENCE = 15
 """Looks in a row that must find it: the first steps of a training often predict background for a while."""
 
+LATEST, FEWEST = 180, 5
+"""Steps after which so few looks are enough, where most batches, or the part of them seen, hold one class only."""
+
 
 @dataclass
 class Collapse:
@@ -23,6 +26,8 @@ class Collapse:
         unknown: What the target is where nobody annotated.
         since: Step of the first look that found them so, None while they are not.
         looks: Looks in a row.
+        last: Step of the last look that could tell.
+        named: Whether it was said.
     """
 
     names: Sequence[str]
@@ -30,24 +35,29 @@ class Collapse:
     unknown: int = 255
     since: int | None = None
     looks: int = 0
+    last: int = 0
+    named: bool = False
 
     def look(self, step: int, logits: Tensor, target: Tensor) -> str | None:
         """A line for people, once for each time that it sets in.
 
         Args:
             step: Number of the step.
-            logits: Of its batch, (B, channels, *S).
-            target: Its truth (B, *S); a batch of one class says nothing.
+            logits: Of its batch or a part of it, (B, channels, *S).
+            target: Its truth (B, *S); a batch of one class says nothing, and the next one is looked at.
         """
-        if step % EVERY or target[target != self.unknown].unique().numel() < 2:
+        if step - step % EVERY <= self.last or target[target != self.unknown].unique().numel() < 2:
             return None
+        self.last = step
         only = self._only(logits.detach())
         if only is None:
-            self.since, self.looks = None, 0
+            self.since, self.looks, self.named = None, 0, False
             return None
         self.since, self.looks = self.since or step, self.looks + 1
-        if self.looks != PATIENCE:
+        patient = self.looks >= PATIENCE or (step - self.since >= LATEST and self.looks >= FEWEST)
+        if self.named or not patient:
             return None
+        self.named = True
         return (
             f"since step {self.since} the network predicts {only} everywhere: compare images and masks with "
             "`skipway check --deep`, or try a lower --lr"

@@ -73,13 +73,18 @@ class TrainingSet:
         return self._volumes[index].name
 
     def _decode(self, volume: Volume) -> Sample:
-        with volume.image.open_image() as file:
-            pixels, constants = seen(file, volume.pages, self._ndim, self._normalisation)
-            image = normalised(pixels.read((slice(None),) * self._ndim), constants)
+        image = read_image(volume, self._ndim, self._normalisation)
         mask = read_masks(volume, self._ndim)
         target = self._task.target(mask)
         weights = self._task.weights(mask) if self._weighted else None
         return Sample(image, target, weights)
+
+
+def read_image(volume: Volume, ndim: int, normalisation: Normalisation) -> NDArray[np.float32]:
+    """A page (C, H, W) or volume (C, Z, H, W) as a network of `ndim` axes sees it."""
+    with volume.image.open_image() as file:
+        pixels, constants = seen(file, volume.pages, ndim, normalisation)
+        return normalised(pixels.read((slice(None),) * ndim), constants)
 
 
 def read_masks(volume: Volume, ndim: int) -> NDArray[Any]:

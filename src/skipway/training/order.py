@@ -29,6 +29,7 @@ class Order:
         fold: Which part of how many validates, such as "2/5".
         folds: How many folds are trained one after the other in one run folder; None trains one network.
         device: Where to run; None chooses.
+        self_test: Whether a new run is tested first; it changes nothing of the run.
         workers: Threads that make batches, 0 for none of their own; no result depends on it.
 
     Raises:
@@ -47,6 +48,7 @@ class Order:
     fold: str | None = None
     folds: int | None = None
     device: str | None = None
+    self_test: bool = True
     workers: int = 1
 
     def __post_init__(self) -> None:
