@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import contents, digest, draw, one_thread, start, strays
 
-from skipway import api
+from skipway import single
 from skipway.errors import Interrupted, UsageError
 from skipway.runs import Run, read_tensors
 from skipway.training import pace, state
@@ -93,7 +93,7 @@ def test_without_its_random_state_dropout_would_not(data, tmp_path, monkeypatch)
 def test_stopped_before_the_time_budget_became_steps(data, tmp_path, monkeypatch):
     planned = []
     monkeypatch.setattr(pace, "steps_in", lambda *numbers: planned.append(numbers) or 24)
-    monkeypatch.setattr(api, "measured", lambda prepared, *_: prepared)  # two runs may be planned differently
+    monkeypatch.setattr(single, "measured", lambda prepared, *_: prepared)  # two runs may be planned differently
     budget = {"steps": None, "seconds": 6000.0}
     start(data, tmp_path / "whole", **budget)
     run = tmp_path / "run"
