@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
 from skipway.data.scan import patient
-from skipway.devices import resolve_device
 from skipway.errors import Interrupted, Problem, SkipwayError, UsageError
 from skipway.models import build
 from skipway.predict.files import FileOptions, Summary, predict_files
@@ -30,6 +29,7 @@ from skipway.tasks import TASKS
 from skipway.training.claim import claim, command_of, require_outside, stored, versions
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
+from skipway.training.ranks import ALONE, Ranks, joined
 from skipway.training.session import first_weights, run_training
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
@@ -42,8 +42,10 @@ __all__ = [
     "FileOptions",
     "Order",
     "Predictor",
+    "Ranks",
     "Summary",
     "Trained",
+    "joined",
     "load",
     "predict_files",
     "seconds",
@@ -128,6 +130,7 @@ def train(
     groups: Path | str | None = None,
     fold: str | None = None,
     event: Event = lambda _: None,
+    ranks: Ranks = ALONE,
     **choices: Any,
 ) -> Trained:
     """Train a network on images and masks, or go on where the same call stopped.
@@ -153,6 +156,7 @@ def train(
             what their names say.
         fold: Which of how many parts validates, such as "2/5"; of nnU-Net's split file, the number of the fold.
         event: Told of what happens, one dictionary an event.
+        ranks: The processes that train together, from `with joined() as ranks` under a launcher.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
     Returns:
@@ -190,7 +194,7 @@ def train(
         fold=fold,
         device=device,
     )
-    return train_run(order, event)
+    return train_run(order, event, ranks)
 
 
 def load(run: Path | str, device: str | None = None) -> Predictor:
@@ -198,12 +202,14 @@ def load(run: Path | str, device: str | None = None) -> Predictor:
     return Predictor.load(run, device)
 
 
-def train_run(order: Order, event: Event) -> Trained:
+def train_run(order: Order, event: Event, ranks: Ranks = ALONE) -> Trained:
     """Check, split, plan, train, evaluate, report: what `skipway train` does.
 
     Args:
         order: Data, run folder and what the user named.
         event: Told of what happens.
+        ranks: The processes that train together. The first does all of it and tells what happens; the others take
+            their part in the steps and return the same.
 
     Returns:
         The finished run.
@@ -214,7 +220,27 @@ def train_run(order: Order, event: Event) -> Trained:
         Interrupted: a stop was asked for; the same call goes on.
     """
     began = time.perf_counter()
-    where = resolve_device(order.device)
+    where = ranks.device(order.device)
+    figures = _leading(order, event, where, ranks, began) if ranks.first else _following(order, where, ranks)
+    return Trained(Run(order.output), **figures, device=str(where))
+
+
+def _following(order: Order, where: torch.device, ranks: Ranks) -> Mapping[str, Any]:
+    """Take part in the steps of a training that the first process leads; figures of the finished run."""
+    parts = ranks.share()
+    if parts is not None:
+        with _stop_signals() as stopped:
+            run_training(
+                Prepared.from_json(parts), Run(order.output), where, lambda _: None, stopped, ranks=ranks
+            )
+    figures: Mapping[str, Any] = ranks.share()
+    return figures
+
+
+def _leading(
+    order: Order, event: Event, where: torch.device, ranks: Ranks, began: float
+) -> Mapping[str, Any]:
+    """All that one process does, or the first of several; figures of the finished run."""
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
     asked, output = order.asked, order.output
@@ -224,22 +250,29 @@ def train_run(order: Order, event: Event) -> Trained:
     prepared = prepare(order, checked, where)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
+    ranks.require_work(prepared.plan.batch)
     run = run if run.exists else Run.create(output)
     with run.locked():
         claim(output, asked)  # again: somebody may have been here since
         run.sweep()
         fresh = prepared.split.warnings
-        prepared, changed = stored(run, prepared, asked, where)
+        prepared, changed = stored(run, prepared, asked, where, ranks.world)
         run.write("check", dict(checked.seen))
-        lines = described(checked, prepared, _parameters(prepared), where)
+        lines = {
+            **described(checked, prepared, _parameters(prepared), where),
+            **ranks.described(prepared.plan.batch),
+        }
         for name, text in lines.items():
             event({"event": "line", "name": name, "text": text})
         warnings = (*checked.warnings, *fresh, *changed)
         for text in warnings:
             event({"event": "warning", "text": text})
-        if not run.read("run")["finished"]:
+        finished = run.read("run")["finished"]
+        ranks.share(None if finished else prepared.to_json())
+        if not finished:
             with _stop_signals() as stopped:
-                run_training(prepared, run, where, event, stopped, time.perf_counter() - began)
+                spent = time.perf_counter() - began
+                run_training(prepared, run, where, event, stopped, spent, ranks)
             facts = {**lines, "command": command_of(run, order.device)}
             validate_run(
                 run, prepared, load(output, device=str(where)).using(), facts, warnings, versions(), event
@@ -250,7 +283,8 @@ def train_run(order: Order, event: Event) -> Trained:
         (run.path / "state.safetensors").unlink(missing_ok=True)
     figures = run.read("evaluation")
     event({"event": "finished", "run": str(run.path), **figures})
-    return Trained(run, **figures, score_name=prepared.task.score_name, device=str(where))
+    found: Mapping[str, Any] = ranks.share({**figures, "score_name": prepared.task.score_name})
+    return found
 
 
 def _seen(run: Run) -> Mapping[str, Any]:

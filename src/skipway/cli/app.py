@@ -165,8 +165,9 @@ def train(
         fold=fold,
         device=device,
     )
-    trained = api.train_run(order, _events(as_json))
-    if not as_json:
+    with api.joined() as ranks:
+        trained = api.train_run(order, _events(as_json) if ranks.first else lambda _: None, ranks)
+    if ranks.first and not as_json:
         typer.echo(trained.summary)
 
 

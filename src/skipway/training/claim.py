@@ -70,7 +70,7 @@ def require_outside(output: Path, *data: Path | None) -> None:
 
 
 def stored(
-    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
+    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device, processes: int = 1
 ) -> tuple[Prepared, tuple[str, ...]]:
     """Write a new run's parts; of a run that stands, its own, if the data are still the same.
 
@@ -78,6 +78,8 @@ def stored(
         The parts, and warnings about what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
+    alone = {"processes": "1"}
+    here |= {} if processes == 1 else {"processes": str(processes)}
     if (run.path / "versions.json").is_file():  # the last part written: all are there
         before = Prepared.read(run)
         then, now = (
@@ -93,9 +95,11 @@ def stored(
                     "give another folder with -o",
                 )
             )
-        there = run.read("versions")
+        there, now_here = alone | run.read("versions"), alone | here
         changed_here = [
-            f"{name} {there.get(name)} (now {here[name]})" for name in here if there.get(name) != here[name]
+            f"{name} {there.get(name)} (now {value})"
+            for name, value in now_here.items()
+            if there.get(name) != value
         ]
         said = f"not the machine the run was started on, so not the same bits: {', '.join(changed_here)}"
         return before, (said,) if changed_here else ()

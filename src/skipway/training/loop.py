@@ -17,7 +17,9 @@ from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
+from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
+from skipway.training.sharing import same_state, seed_of
 from skipway.training.state import Parts, Progress, load_state, save_state
 from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
@@ -72,6 +74,7 @@ def fit(
     device: torch.device,
     *,
     spent: float = 0.0,
+    ranks: Ranks = ALONE,
 ) -> SkipGraph:
     """Train until the plan's last step, from wherever the run folder says the training stands.
 
@@ -83,6 +86,7 @@ def fit(
         hooks: Data, validation, messages.
         device: Where the arithmetic happens.
         spent: Seconds of a time budget that went before the loop.
+        ranks: The processes that train together; the first alone reads and writes the folder.
 
     Returns:
         The averaged network, in evaluation mode, as saved.
@@ -96,11 +100,14 @@ def fit(
     average = start_average(model)
     parts = Parts(model, average, optimiser_of(plan, model))
     path = run.path / STATE
-    progress = load_state(path, parts) if path.is_file() else Progress(total=plan.steps)
-    run.append_metrics(COLUMNS, [], keep_to=progress.step)
+    fresh = not path.is_file()
+    progress = Progress(total=plan.steps) if fresh or not ranks.first else load_state(path, parts)
+    progress = same_state(ranks, parts, progress)
+    if ranks.first:
+        run.append_metrics(COLUMNS, [], keep_to=progress.step)
     clock = _Clock(progress.seconds + spent + time.perf_counter() - began)
-    training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, clock)
-    if not path.is_file():
+    training = _Training(plan, model, parts, average, loss, run, hooks, device, ranks, progress, clock)
+    if fresh:
         training.save()
     while not training.finished:
         failed = training.steps()
@@ -134,6 +141,7 @@ class _Training:
     run: Run
     hooks: Hooks
     device: torch.device
+    ranks: Ranks
     progress: Progress
     clock: "_Clock"
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -176,7 +184,8 @@ class _Training:
     def rewind(self, failed: Batch) -> None:
         """Go back to the last saved state and leave the failed batch out from then on."""
         number = batch_number(self.progress.step, self.progress.skipped)
-        images = ", ".join(self.hooks.names(failed.indices))
+        indices = [index for part in self.ranks.gather(failed.indices) for index in part]
+        images = ", ".join(self.hooks.names(indices))
         skipped = [*self.progress.skipped, number]
         if len(skipped) > MAX_SKIPPED:
             found = f"loss or gradient is not finite in {len(skipped)} batches, the last with {images}"
@@ -184,7 +193,9 @@ class _Training:
                 Problem(found, f"step {self.progress.step}", fix="a lower --lr, or look at those images")
             )
         left = self.progress.step
-        self.progress = load_state(self.run.path / STATE, self.parts)
+        if self.ranks.first:
+            self.progress = load_state(self.run.path / STATE, self.parts)
+        self.progress = same_state(self.ranks, self.parts, self.progress)
         self.progress.skipped = skipped
         self.rows.clear()
         self.hooks.event(
@@ -193,6 +204,9 @@ class _Training:
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""
+        if not self.ranks.first:
+            self.rows.clear()
+            return
         began = time.perf_counter()
         self.progress.seconds = self.clock.total
         self.run.append_metrics(COLUMNS, self.rows)
@@ -202,35 +216,42 @@ class _Training:
         self.clock.saved(time.perf_counter() - began)
 
     def _learn(self, batch: Batch, rate: float) -> Learnt | None:
-        return learn(self.plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device)
+        plan, ranks = self.plan, self.ranks
+        if not ranks.alone:
+            torch.manual_seed(seed_of(plan.seed, ranks.rank, self.progress.step))
+        return learn(plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device, ranks)
 
     def _plan_steps(self) -> None:
         """Turn a time budget into a number of steps, once, after the first steps were measured."""
         progress, budget = self.progress, self.plan.seconds
-        if (
-            progress.total is None
-            and budget is not None
-            and measured(progress.step, self.clock.total, budget)
-        ):
-            reserved = self.hooks.reserved(self.average)
-            progress.total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
-            self.run.write("plan", replace(self.plan, steps=progress.total).to_json())  # repeats with --plan
-            facts = {"total": progress.total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
-            self.hooks.event({"event": "planned", **facts})
+        if progress.total is None and budget is not None:
+            progress.total = self.ranks.share(self._total(budget) if self.ranks.first else None)
+
+    def _total(self, budget: float) -> int | None:
+        """Steps that fit the budget, None before enough were measured."""
+        progress = self.progress
+        if not measured(progress.step, self.clock.total, budget):
+            return None
+        reserved = self.hooks.reserved(self.average)
+        total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
+        self.run.write("plan", replace(self.plan, steps=total).to_json())  # repeats with --plan
+        facts = {"total": total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
+        self.hooks.event({"event": "planned", **facts})
+        return total
 
     def _after_step(self, rate: float) -> None:
         """Validate, note, save and stop where it is time for it."""
-        progress = self.progress
+        progress, first = self.progress, self.ranks.first
         scored = validates(progress.step, progress.total)
         if scored or progress.step % LOG_EVERY == 0:
-            found = self.hooks.validate(self.average) if scored else Validation(None, None)
+            found = self.hooks.validate(self.average) if scored and first else Validation(None, None)
             self.rows.append(self._row(rate, found))
             if scored:
                 self.hooks.event(
                     {"event": "validation", "step": progress.step, "score": found.score, "loss": found.loss}
                 )
-        stopped = self.hooks.stopped()
-        if scored or stopped or self.clock.due():
+        stopped, due = self.ranks.any(self.hooks.stopped(), first and self.clock.due())
+        if scored or stopped or due:
             self.save()
         if stopped:
             said = f"stopped after step {progress.step}; state and weights are saved"

@@ -27,6 +27,7 @@ from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import STATE, Hooks, Validation, batch_number, fit
 from skipway.training.prepare import Prepared
+from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import VALIDATIONS
 
 WATCHED, WATCHED_PIXELS = 12, 2_000_000
@@ -46,6 +47,7 @@ def run_training(
     event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
     spent: float = 0.0,
+    ranks: Ranks = ALONE,
 ) -> SkipGraph:
     """Train in a run folder, from its start or from where it stands.
 
@@ -56,6 +58,7 @@ def run_training(
         event: Told of every step.
         stopped: Asked after every step whether to save and stop.
         spent: Seconds of a time budget that went before.
+        ranks: The processes that train together.
 
     Returns:
         The averaged network.
@@ -67,7 +70,7 @@ def run_training(
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
     torch.manual_seed(plan.seed)
-    going_on = (run.path / STATE).is_file()
+    going_on = not ranks.first or (run.path / STATE).is_file()  # the weights come from the first, or the file
     model = build(plan.model, **plan.config) if going_on else first_weights(plan)
     samples = TrainingSet(
         split.train_pairs, task, prepared.normalisation, weighted=plan.weighted, ndim=plan.ndim
@@ -91,7 +94,8 @@ def run_training(
 
     @contextmanager
     def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
-        made = prefetch(lambda s: make_batch(samples, batches, batch_number(s, skipped)), step, NEVER)
+        part = ranks.part(plan.batch)
+        made = prefetch(lambda s: make_batch(samples, batches, batch_number(s, skipped), part), step, NEVER)
         with closing(made):
             yield made
 
@@ -106,7 +110,7 @@ def run_training(
     )
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
-    return fit(plan, model, loss, run, hooks, device, spent=spent)
+    return fit(plan, model, loss, run, hooks, device, spent=spent, ranks=ranks)
 
 
 def first_weights(plan: Plan) -> SkipGraph:

@@ -9,6 +9,8 @@ from skipway.data.sampling import Batch
 from skipway.losses import Loss, supervised
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.training.ranks import ALONE, Ranks
+from skipway.training.together import sum_gradients, synchronised, whole_batch
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def learn(
     batch: Batch,
     rate: float,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Learnt | None:
     """One optimiser step; None where loss or gradient is not finite, and the weights are untouched then.
 
@@ -59,9 +62,10 @@ def learn(
         model: In training mode afterwards.
         optimiser: Of its parameters.
         loss: Of logits, target and weights.
-        batch: On the CPU.
+        batch: On the CPU; of several processes each gives its part.
         rate: Learning rate of this step.
         device: Where the arithmetic happens.
+        ranks: The processes that take this step together; each does the same to its weights.
     """
     model.train()
     for group in optimiser.param_groups:
@@ -71,12 +75,17 @@ def learn(
     weights = None if batch.weights is None else batch.weights.to(device)
     if image.ndim == 4:
         image = image.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+    with synchronised(ranks), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         outputs: tuple[Tensor, ...] = model(image)
+    if not ranks.alone:
+        outputs = tuple(whole_batch(ranks, logits, plan.batch) for logits in outputs)
+        target = whole_batch(ranks, target, plan.batch)
+        weights = None if weights is None else whole_batch(ranks, weights, plan.batch)
     value = supervised(loss, outputs, target, weights, eta=plan.supervision)
     if not torch.isfinite(value):
         return None
     value.backward()
+    sum_gradients(ranks, model.parameters())
     if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), plan.clip)):
         return None
     optimiser.step()
