@@ -293,6 +293,47 @@ def killed(folder, data):
     return {"first": first, "again": again, "weights": digest(run)[0], "strays": strays(folder)}
 
 
+def restarted(folder, data):
+    """The second process is killed in step 6, and torch's launcher starts both again, as `torchrun` does."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    run = folder / "run"
+    folder.mkdir()
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=1,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+
+    def member():
+        life = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        (folder / f"{os.environ['RANK']}.{life}").touch()
+        work = training(data, run)
+        with joined() as ranks:
+            (at_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL))(work) if life == "0" else work)(ranks)
+
+    pid = os.fork()
+    if not pid:
+        code = 99
+        try:
+            handle = os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT)
+            os.dup2(handle, 2)
+            elastic_launch(config, member)()
+            code = 0
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    lives = sorted(path.name for path in folder.glob("*.?"))
+    return {"code": code, "lives": lives, "weights": digest(run)[0], "said": (folder / "said.txt").read_text()}
+
+
 def stopped(folder, data):
     """The second process alone is asked to stop after step 5."""
     run = folder / "run"
@@ -383,7 +424,7 @@ def poisoned(folder, data):
     return {"found": found, "runs": runs}
 
 
-SCENES = (whole, killed, stopped, resumed, faulty, poisoned)
+SCENES = (whole, killed, restarted, stopped, resumed, faulty, poisoned)
 
 
 def main(data, root):

@@ -70,6 +70,13 @@ def test_killed_and_started_again_ends_in_the_same_bytes(scenes):
     assert found["strays"] == []
 
 
+def test_killed_and_restarted_by_the_launcher_ends_in_the_same_bytes(scenes):
+    found = scenes["restarted"]
+    assert found["code"] == 0, found["said"]
+    assert found["lives"] == ["0.0", "0.1", "1.0", "1.1"]
+    assert found["weights"] == scenes["whole"]["weights"]
+
+
 def test_a_stop_asked_of_one_stops_both_after_the_same_step(scenes):
     found = scenes["stopped"]
     assert found["first"]["codes"] == [75, 75]

@@ -157,6 +157,7 @@ class _Training:
             while not self.finished:
                 began = time.perf_counter()
                 batch = next(batches)
+                self.ranks.meet()
                 rate = learning_rate(self.plan, progress.step, progress.total)
                 learnt = self._learn(batch, rate)
                 if learnt is None:

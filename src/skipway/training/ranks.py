@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -187,6 +188,11 @@ class Ranks:
             dist.all_reduce(votes, dist.ReduceOp.MAX)
         return tuple(bool(vote) for vote in votes)
 
+    def meet(self) -> None:
+        """Wait for all. Asked by a CPU, it notices one that is gone, which a GPU in the middle of a step does not."""
+        if not self.alone:
+            self.any(False)
+
     def stacked(self, tensor: Tensor) -> Tensor:
         """Every one's tensor of one shape and type, (world, …): byte by byte, so of any type."""
         own = tensor.detach().contiguous()
@@ -229,7 +235,7 @@ def joined() -> Iterator[Ranks]:
     except Exception as error:
         _leave_deaf()
         found = _told(error, store, ranks)
-        dist.destroy_process_group()  # closes the connections: whoever waits for this one wakes up
+        _part()
         if found is not error:
             _say_or_go(found, store, ranks)
             raise found from error
@@ -276,6 +282,13 @@ def _told(error: Exception, store: "dist.Store", ranks: Ranks) -> Exception:
     except RuntimeError:  # the machine of the first is gone, and the board with it
         return mine or error
     return (mine or error) if written == _written(words).encode() else _read(written)
+
+
+def _part() -> None:
+    """Close the connections, so that whoever waits for this process wakes up; NCCL may not want to, and is left."""
+    closing = threading.Thread(target=dist.destroy_process_group, daemon=True)
+    closing.start()
+    closing.join(HEARD.total_seconds())
 
 
 def _say_or_go(error: Exception, store: "dist.Store", ranks: Ranks) -> None:
