@@ -5,6 +5,7 @@
 runs every function of `SCENES` in a folder of ROOT and prints what they give as JSON.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -28,29 +29,32 @@ from skipway.losses import LOSSES, each_class
 from skipway.models import build
 from skipway.request import Request
 from skipway.runs import read_tensors
-from skipway.training import prepare, session
+from skipway.training import prepare, schedule, session
+from skipway.training.average import start_average
 from skipway.training.ranks import ALONE, joined
+from skipway.training.shards import divided
 from skipway.training.step import learn, optimiser_of, placed
 from skipway.training.together import batch_norm, whole_batch
+from skipway.training.together import whole as whole_tensor
 
 CPU = torch.device("cpu")
 
 
-def crew(world, work, folder, said="said.txt"):
+def crew(world, work, folder, said="said.txt", shard=False):
     """Run `work(ranks)` in `world` processes; exit codes by rank, what they wrote to standard error, seconds."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    born = [_member(rank, world, port, work, folder / said) for rank in range(world)]
+    born = [_member(rank, world, port, work, folder / said, shard) for rank in range(world)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in born]
     text = (folder / said).read_text()
     (folder / said).unlink()
     return {"codes": codes, "said": text.splitlines(), "seconds": time.monotonic() - began}
 
 
-def _member(rank, world, port, work, said):
+def _member(rank, world, port, work, said, shard):
     pid = os.fork()
     if pid:
         return pid
@@ -60,7 +64,7 @@ def _member(rank, world, port, work, said):
         os.dup2(handle, 2)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
         os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}})
-        with joined() as ranks:
+        with joined(shard) as ranks:
             work(ranks)
         code = 0
     except SkipwayError as error:
@@ -79,6 +83,7 @@ def _member(rank, world, port, work, said):
 
 def plan_of(model="unet", *, batch=4, size=(32, 32), **change):
     config = {"in_channels": 1, "classes": 2, "width": 4, "depth": 3, **change.pop("config", {})}
+    config = {name: value for name, value in config.items() if value is not None}
     rest = {"batch": batch, "patch": size, "loss": "ce-dice", "optimiser": "sgd", "momentum": 0.9}
     rest |= {
         "learning_rate": 0.05,
@@ -105,7 +110,12 @@ NETS = {
     ),
     "multilabel": plan_of(config={"classes": 3}),
     "one value a channel": plan_of(batch=2, size=(4, 4)),
+    "trans_unet": plan_of(
+        "trans_unet_small", config={"width": 8, "size": 32, "depth": None}, learning_rate=1e-3
+    ),
 }
+DIVIDED = ("unet", "unet, adamw", "unet++, last", "trans_unet")
+"""Those that are also trained with each process holding a part of the network."""
 STEPS = 4
 
 
@@ -133,6 +143,9 @@ def steps(plan, ranks, overlapping):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     optimiser = optimiser_of(plan, model)
+    if ranks.shard:
+        parts, _ = divided(ranks, plan, model, start_average(model))
+        optimiser = parts.optimiser
     loss = LOSSES[plan.loss].function
     loss = each_class(loss) if overlapping else loss
     found = []
@@ -140,21 +153,22 @@ def steps(plan, ranks, overlapping):
         batch = drawn_batch(plan, number, ranks.part(plan.batch))
         learnt = learn(plan, model, optimiser, loss, batch, plan.learning_rate, CPU, ranks)
         found.append(learnt.loss)
-    return found, {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    return found, {name: whole_tensor(tensor).detach().numpy() for name, tensor in model.state_dict().items()}
 
 
-def nets(folder):
+def nets(folder, names=NETS, shard=False):
     """For each net the losses of one and of two processes, and how far the weights are apart in the end."""
     folder.mkdir()
+    plans = {name: NETS[name] for name in names}
 
     def work(ranks):
-        for index, (name, plan) in enumerate(NETS.items()):
+        for index, (name, plan) in enumerate(plans.items()):
             losses, weights = steps(plan, ranks, name == "multilabel")
             np.savez(folder / f"{index}-{ranks.rank}.npz", losses=losses, **weights)
 
-    ended = crew(2, work, folder)
+    ended = crew(2, work, folder, shard=shard)
     found = {}
-    for index, (name, plan) in enumerate(NETS.items() if not any(ended["codes"]) else ()):
+    for index, (name, plan) in enumerate(plans.items() if not any(ended["codes"]) else ()):
         losses, weights = steps(plan, ALONE, name == "multilabel")
         first, second = (np.load(folder / f"{index}-{rank}.npz") for rank in (0, 1))
         found[name] = {
@@ -165,6 +179,11 @@ def nets(folder):
             "largest": max(float(np.abs(array).max()) for array in weights.values()),
         }
     return {"nets": found, **ended}
+
+
+def nets_divided(folder):
+    """The same of nets that are divided over the processes."""
+    return nets(folder, DIVIDED, shard=True)
 
 
 def losses(folder):
@@ -239,7 +258,7 @@ def training(data, run, event=lambda ranks, event: None, **choices):
     """What a process of a training does; `event` is told in each of them."""
 
     def work(ranks):
-        request = Request(**{"steps": 12, **TINY, "batch": 3, **choices})
+        request = Request(**{"steps": 8, **TINY, "batch": 3, **choices})
         api.train_run(order_of(data, run, request), lambda found: event(ranks, found), ranks)
 
     return work
@@ -331,7 +350,27 @@ def restarted(folder, data):
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     lives = sorted(path.name for path in folder.glob("*.?"))
-    return {"code": code, "lives": lives, "weights": digest(run)[0], "said": (folder / "said.txt").read_text()}
+    return {
+        "code": code,
+        "lives": lives,
+        "weights": digest(run)[0],
+        "said": (folder / "said.txt").read_text(),
+    }
+
+
+def divided_up(folder, data):
+    """A training of which each process holds a part; the same killed in step 6 and started again."""
+    runs = [folder / "never", folder / "killed"]
+    whole = crew(2, training(data, runs[0]), folder, shard=True)
+    work = training(data, runs[1])
+    first = crew(2, at_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL))(work), folder, shard=True)
+    again = crew(2, work, folder, shard=True)
+    return {
+        "codes": [found["codes"] for found in (whole, first, again)],
+        "said": [found["said"] for found in (whole, first, again)],
+        "weights": [digest(run)[0] for run in runs],
+        "runs": [str(run) for run in runs],
+    }
 
 
 def stopped(folder, data):
@@ -400,7 +439,7 @@ def poisoned(folder, data):
 
     def poison(samples, plan, k, part=None):
         batch = make(samples, plan, k, part)
-        if k == 7 and part.stop == plan.batch_size:
+        if k == 5 and part.stop == plan.batch_size:
             image = batch.image.clone()
             image[-1] = float("nan")
             return replace(batch, image=image)
@@ -424,15 +463,21 @@ def poisoned(folder, data):
     return {"found": found, "runs": runs}
 
 
-SCENES = (whole, killed, restarted, stopped, resumed, faulty, poisoned)
+SCENES = (whole, killed, restarted, divided_up, stopped, resumed, faulty, poisoned)
 
 
 def main(data, root):
     one_thread()
-    import torch._dynamo  # noqa: F401  (an optimiser loads it: seconds here instead of in every process)
-
+    for heavy in (
+        "torch._dynamo",
+        "torch.distributed.fsdp",
+        "torch.distributed.tensor",
+        "torch.distributed.launcher.api",
+    ):
+        importlib.import_module(heavy)  # seconds here instead of in every process
     prepare.fast_bf16 = lambda device: False  # equal to within float32
-    found = {scene.__name__: scene(root / scene.__name__) for scene in (nets, losses, norm)}
+    schedule.VALIDATIONS = 2  # and as many saves: after steps 4 and 8
+    found = {scene.__name__: scene(root / scene.__name__) for scene in (nets, nets_divided, losses, norm)}
     found |= {scene.__name__: scene(root / scene.__name__, data) for scene in SCENES}
     print(json.dumps(found))
 

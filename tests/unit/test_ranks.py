@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crews import NETS
+from crews import DIVIDED, NETS
 from toys import draw
 
 from skipway.losses import LOSSES
@@ -28,10 +28,13 @@ def scenes(tmp_path_factory):
     return json.loads(found.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_two_processes_take_the_steps_of_one(scenes, name):
-    assert scenes["nets"]["codes"] == [0, 0], scenes["nets"]["said"]
-    found = scenes["nets"]["nets"][name]
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [*(("nets", name) for name in NETS), *(("nets_divided", name) for name in DIVIDED)],
+)
+def test_two_processes_take_the_steps_of_one(scenes, way, name):
+    assert scenes[way]["codes"] == [0, 0], scenes[way]["said"]
+    found = scenes[way]["nets"][name]
     assert found["two"] == pytest.approx(found["one"], rel=1e-5)
     assert len(set(found["one"])) == len(found["one"])
     assert found["same"], "the two processes differ in a weight"
@@ -75,6 +78,13 @@ def test_killed_and_restarted_by_the_launcher_ends_in_the_same_bytes(scenes):
     assert found["code"] == 0, found["said"]
     assert found["lives"] == ["0.0", "0.1", "1.0", "1.1"]
     assert found["weights"] == scenes["whole"]["weights"]
+
+
+def test_divided_over_the_processes_it_ends_as_one_and_survives_a_kill(scenes):
+    found = scenes["divided_up"]
+    assert found["codes"] == [[0, 0], [4, -9], [0, 0]], found["said"]
+    assert len(set(found["weights"])) == 1
+    assert close(found["runs"][0], scenes["whole"]["runs"][0])
 
 
 def test_a_stop_asked_of_one_stops_both_after_the_same_step(scenes):
@@ -127,7 +137,7 @@ def test_a_batch_that_is_not_finite_in_one_is_left_out_by_both(scenes):
     (one, alone), (two, both) = scenes["poisoned"]["found"]
     assert (one, two) == ([0], [0, 0])
     assert both == alone
-    assert [event["batch"] for event in both] == [7]
+    assert [event["batch"] for event in both] == [5]
     assert len(both[0]["images"].split(", ")) == 3
     assert close(*scenes["poisoned"]["runs"])
 

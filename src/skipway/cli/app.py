@@ -114,6 +114,10 @@ def train(
     depth: Annotated[int | None, typer.Option(hidden=True, help="Levels of the encoder.")] = None,
     batch: Annotated[int | None, typer.Option(hidden=True, help="Patches a step.")] = None,
     patch: Annotated[int | None, typer.Option(hidden=True, help="Side of a training patch, pixels.")] = None,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", hidden=True, help="Divide the network over the processes of a launcher."),
+    ] = False,
     optimiser: Annotated[str | None, typer.Option(hidden=True, help="adamw or sgd.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
@@ -165,7 +169,7 @@ def train(
         fold=fold,
         device=device,
     )
-    with api.joined() as ranks:
+    with api.joined(shard) as ranks:
         trained = api.train_run(order, _events(as_json) if ranks.first else lambda _: None, ranks)
     if ranks.first and not as_json:
         typer.echo(trained.summary)

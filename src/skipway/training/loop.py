@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +20,7 @@ from skipway.training.average import start_average, update_average
 from skipway.training.collapse import Collapse
 from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import MEASURED_STEPS, learning_rate, measured, steps_in, validates
+from skipway.training.shards import Shards, divided, take
 from skipway.training.sharing import same_state, seed_of
 from skipway.training.state import Parts, Progress, load_state, save_state
 from skipway.training.step import Learnt, learn, optimiser_of, placed
@@ -98,15 +100,18 @@ def fit(
     began = time.perf_counter()
     model = placed(model, plan, device)
     average = start_average(model)
-    parts = Parts(model, average, optimiser_of(plan, model))
+    parts, shards = Parts(model, average, optimiser_of(plan, model)), None
+    if ranks.shard:
+        parts, shards = divided(ranks, plan, model, average)
     path = run.path / STATE
     fresh = not path.is_file()
-    progress = Progress(total=plan.steps) if fresh or not ranks.first else load_state(path, parts)
-    progress = same_state(ranks, parts, progress)
+    progress = restored(ranks, plan, parts, shards, path)
     if ranks.first:
         run.append_metrics(COLUMNS, [], keep_to=progress.step)
     clock = _Clock(progress.seconds + spent + time.perf_counter() - began)
-    training = _Training(plan, model, parts, average, loss, run, hooks, device, ranks, progress, clock)
+    training = _Training(
+        plan, model, parts, average, loss, run, hooks, device, ranks, shards, progress, clock
+    )
     if fresh:
         training.save()
     while not training.finished:
@@ -114,7 +119,19 @@ def fit(
         if failed is not None:
             training.rewind(failed)
     training.save()
-    return average
+    return average if shards is None else shards.read(average)
+
+
+def restored(ranks: Ranks, plan: Plan, parts: Parts, shards: Shards | None, path: Path) -> Progress:
+    """Set the parts in every process to the state that the first one reads, or else to its first weights."""
+    plain = parts if shards is None else shards.plain(plan)
+    progress = Progress(total=plan.steps)
+    if ranks.first and path.is_file():
+        progress = load_state(path, plain)
+    progress = same_state(ranks, plain, progress)
+    if shards is not None:
+        take(parts, plain)
+    return progress
 
 
 def batch_number(step: int, skipped: Sequence[int]) -> int:
@@ -142,6 +159,7 @@ class _Training:
     hooks: Hooks
     device: torch.device
     ranks: Ranks
+    shards: Shards | None
     progress: Progress
     clock: "_Clock"
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -194,9 +212,7 @@ class _Training:
                 Problem(found, f"step {self.progress.step}", fix="a lower --lr, or look at those images")
             )
         left = self.progress.step
-        if self.ranks.first:
-            self.progress = load_state(self.run.path / STATE, self.parts)
-        self.progress = same_state(self.ranks, self.parts, self.progress)
+        self.progress = restored(self.ranks, self.plan, self.parts, self.shards, self.run.path / STATE)
         self.progress.skipped = skipped
         self.rows.clear()
         self.hooks.event(
@@ -205,6 +221,7 @@ class _Training:
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""
+        parts = self.parts if self.shards is None else self.shards.gathered(self.plan, self.parts)
         if not self.ranks.first:
             self.rows.clear()
             return
@@ -212,8 +229,9 @@ class _Training:
         self.progress.seconds = self.clock.total
         self.run.append_metrics(COLUMNS, self.rows)
         self.rows.clear()
-        save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
-        save_state(self.run.path / STATE, self.parts, self.progress)
+        average = self.average if self.shards is None else cast(SkipGraph, parts.average)
+        save_model(self.run, average, self.plan.model, self.plan.config, self.progress.step)
+        save_state(self.run.path / STATE, parts, self.progress)
         self.clock.saved(time.perf_counter() - began)
 
     def _learn(self, batch: Batch, rate: float) -> Learnt | None:
@@ -233,7 +251,8 @@ class _Training:
         progress = self.progress
         if not measured(progress.step, self.clock.total, budget):
             return None
-        reserved = self.hooks.reserved(self.average)
+        readable = self.average if self.shards is None else self.shards.readable
+        reserved = self.hooks.reserved(readable)  # as fast with older weights
         total = steps_in(progress.step, budget, self.clock.total, self.clock.per_step, reserved)
         self.run.write("plan", replace(self.plan, steps=total).to_json())  # repeats with --plan
         facts = {"total": total, "seconds_per_step": self.clock.per_step, "reserved": reserved}
@@ -245,7 +264,8 @@ class _Training:
         progress, first = self.progress, self.ranks.first
         scored = validates(progress.step, progress.total)
         if scored or progress.step % LOG_EVERY == 0:
-            found = self.hooks.validate(self.average) if scored and first else Validation(None, None)
+            average = self.average if self.shards is None or not scored else self.shards.read(self.average)
+            found = self.hooks.validate(average) if scored and first else Validation(None, None)
             self.rows.append(self._row(rate, found))
             if scored:
                 self.hooks.event(

@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -72,11 +73,13 @@ class Ranks:
         rank: Its number, from 0; the first alone reads and writes the run folder and speaks.
         world: How many there are.
         local: Its number on its machine.
+        shard: Whether weights and optimiser are divided among them instead of repeated in each.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    shard: bool = False
 
     @property
     def alone(self) -> bool:
@@ -214,22 +217,31 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(shard: bool = False) -> Iterator[Ranks]:
     """Meet the other processes that a launcher started for this training, and part from them at its end.
 
     An error in any of them ends all of them with its exit code, and the first one says it. Where the first cannot
     be reached another one does. Those that are silent leave by SystemExit.
 
+    Args:
+        shard: Whether to divide weights and optimiser among them.
+
     Raises:
+        UsageError: there is nobody to divide them with.
         SkipwayError: what went wrong in whichever process.
         EnvironmentFault: another process died, or could not be reached.
     """
     launch = launched(os.environ)
     if launch is None:
+        if shard:
+            fix = "start it with torchrun, or leave --shard out"
+            raise UsageError(
+                Problem("one process alone", "--shard", "several to divide the network among", fix)
+            )
         yield ALONE
         return
     store = _met(launch)
-    ranks = Ranks(launch.rank, launch.world, launch.local)
+    ranks = Ranks(launch.rank, launch.world, launch.local, shard)
     try:
         yield ranks
     except Exception as error:
@@ -256,13 +268,36 @@ def _met(launch: Launch) -> "dist.Store":
         meeting = dist.rendezvous(f"tcp://{place}", rank, world, timeout=MEET)
         store: dist.Store = next(iter(meeting))[0]
         store.set_timeout(MEET)
-        board = dist.PrefixStore("ranks", store)
+        board = dist.PrefixStore(_life(store, rank, world), store)
         dist.init_process_group(backend, timeout=PATIENCE, world_size=world, rank=rank, store=board)
     except RuntimeError as error:
         found = f"process {rank} of {world} could not meet the others ({_line(error)})"
         fix = "look at the other machines, and whether this address and port can be reached from them"
         raise EnvironmentFault(Problem(found, place, fix=fix)) from error
-    return store
+    return board
+
+
+def _life(store: "dist.Store", rank: int, world: int) -> str:
+    """A name for this start of all processes, which the first one gives.
+
+    A launcher that starts them again keeps the board, with what the dead have written on it. So each of the others
+    waits until the name that it read is answered to itself: who answers is alive.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("life", own)
+        for other in range(1, world):
+            store.set(f"{own}/{other}/seen", store.get(f"{own}/{other}/here").decode())
+        return own
+    end = time.monotonic() + MEET.total_seconds()
+    while time.monotonic() < end:
+        life = store.get("life").decode()
+        store.set(f"{life}/{rank}/here", own)
+        seen = f"{life}/{rank}/seen"
+        if store.check([seen]) and store.get(seen).decode() == own:
+            return life
+        time.sleep(0.02)
+    raise RuntimeError("the first process does not answer")
 
 
 def _told(error: Exception, store: "dist.Store", ranks: Ranks) -> Exception:

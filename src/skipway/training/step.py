@@ -10,7 +10,7 @@ from skipway.losses import Loss, supervised
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.training.ranks import ALONE, Ranks
-from skipway.training.together import sum_gradients, synchronised, whole_batch
+from skipway.training.together import sum_gradients, synchronised, whole, whole_batch
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def learn(
         return None
     value.backward()
     sum_gradients(ranks, model.parameters())
-    if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), plan.clip)):
+    if not torch.isfinite(whole(nn.utils.clip_grad_norm_(model.parameters(), plan.clip))):
         return None
     optimiser.step()
     return Learnt(value.item(), outputs[-1].detach(), target)

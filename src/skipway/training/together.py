@@ -140,10 +140,19 @@ def whole_batch(ranks: Ranks, tensor: Tensor, count: int) -> Tensor:
     return torch.cat(pieces)
 
 
+def whole(tensor: Any) -> Any:
+    """All of a tensor of which each process holds a share (every process must ask), or the tensor itself."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
 @torch.no_grad()
 def sum_gradients(ranks: Ranks, parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its sum over the processes; a weight that has none has none in any of them."""
-    if ranks.alone:
+    """Replace each gradient by its sum over the processes; a weight that has none has none in any of them.
+
+    Where the network is divided over the processes, its gradients have been summed on the way.
+    """
+    if ranks.alone or ranks.shard:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     buckets = [(bucket, torch.cat([g.reshape(-1) for g in bucket])) for bucket in _buckets(gradients)]
