@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
-from skipway.devices import resolve_device
 from skipway.errors import Problem, UsageError
 from skipway.folds import train_folds
 from skipway.predict.files import FileOptions, Summary, predict_files
@@ -21,10 +20,11 @@ from skipway.predict.predictor import Predictor
 from skipway.report.folds import in_words
 from skipway.request import Request
 from skipway.runs import Run
-from skipway.single import Host, checked_by, train_single
+from skipway.single import Host, checked_by, follow, train_single
 from skipway.tasks import TASKS
 from skipway.training.memory import amount
 from skipway.training.order import Order
+from skipway.training.ranks import ALONE, Ranks, joined
 from skipway.training.stopping import Listener
 
 Arrays = NDArray[Any] | Sequence[NDArray[Any]]
@@ -34,8 +34,10 @@ __all__ = [
     "FileOptions",
     "Order",
     "Predictor",
+    "Ranks",
     "Summary",
     "Trained",
+    "joined",
     "load",
     "predict_files",
     "seconds",
@@ -131,6 +133,7 @@ def train(
     workers: int = 1,
     self_test: bool = True,
     event: Event = lambda _: None,
+    ranks: Ranks = ALONE,
     **choices: Any,
 ) -> Trained:
     """Train a network on images and masks, or go on where the same call stopped.
@@ -161,6 +164,7 @@ def train(
         workers: Threads that make batches ahead of time; no result depends on it.
         self_test: Whether a new training is tested first, see docs/training.md.
         event: Told of what happens, one dictionary an event.
+        ranks: The processes that train together, from `with joined() as ranks` under a launcher.
         **choices: Fields of `skipway.plan.Request`: model, steps, seed, preset, width, depth, loss, …
 
     Returns:
@@ -207,7 +211,7 @@ def train(
         workers=workers,
         self_test=self_test,
     )
-    return train_run(order, event)
+    return train_run(order, event, ranks=ranks)
 
 
 def load(
@@ -217,13 +221,15 @@ def load(
     return Predictor.load(run, device, member=member, calibrated=calibrated)
 
 
-def train_run(order: Order, event: Event, began: float | None = None) -> Trained:
+def train_run(order: Order, event: Event, began: float | None = None, ranks: Ranks = ALONE) -> Trained:
     """Check, split, plan, train, evaluate, report: what `skipway train` does.
 
     Args:
         order: Data, run folder and what the user named.
         event: Told of what happens.
         began: When the command began, by `time.perf_counter`; now by default.
+        ranks: The processes that train together. The first does all of it and tells what happens; the others take
+            their part in the steps and return the same.
 
     Returns:
         The finished run.
@@ -235,16 +241,25 @@ def train_run(order: Order, event: Event, began: float | None = None) -> Trained
     """
     began = time.perf_counter() if began is None else began
     heard = Listener(event)
+    host = Host(ranks.device(order.device), heard, lambda: heard.left, began, ranks)
+    if not ranks.first:
+        follow(host)
+    figures = ranks.share(_led(order, host) if ranks.first else None)
+    return Trained(Run(order.output), **figures, device=str(host.device))
+
+
+def _led(order: Order, host: Host) -> Mapping[str, Any]:
+    """All that one process does, or the first of several; figures of the finished run."""
     if order.task is not None and order.task not in TASKS:
         raise UsageError(Problem(f"found {order.task!r}", "--task", ", ".join(TASKS)))
-    host = Host(resolve_device(order.device), heard, lambda: heard.left, began)
     if order.folds is not None:
         run, prepared = train_folds(order, host)
     else:
         run, prepared = train_single(order, host, checked_by(order, host))
+    host.ranks.share()  # no more trainings
     figures = run.read("evaluation")
-    heard({"event": "finished", "run": str(run.path), **figures})
-    return Trained(run, **figures, score_name=prepared.task.score_name, device=str(host.device))
+    host.event({"event": "finished", "run": str(run.path), **figures})
+    return {**figures, "score_name": prepared.task.score_name}
 
 
 def seconds(text: str | float) -> float:

@@ -159,6 +159,17 @@ class Interrupted(SkipwayError):
         return [f"skipway: {problem}" for problem in self.problems]
 
 
+def fault_of(error: Exception) -> SkipwayError | None:
+    """What Python or torch raised, as a fault of the machine; None where it is something else."""
+    # torch has no class of its own for this on a CPU
+    full = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
+        return EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile"))
+    if isinstance(error, OSError):
+        return EnvironmentFault(Problem(error.strerror or str(error), str(error.filename or "")))
+    return None
+
+
 class TopologyError(ValueError):
     """A topology that cannot be built or pruned as asked."""
 

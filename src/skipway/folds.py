@@ -63,13 +63,14 @@ def train_folds(order: Order, host: Host) -> tuple[Run, Prepared]:
     whole = _whole(order, checked, device)
     if whole.plan.pretrained is not None and not run.exists:
         first_weights(whole.plan)  # a file that does not fit is refused before the folder is made
+    host.ranks.require_work(whole.plan.batch)
     run = run if run.exists else Run.create(order.output)
     with run.locked():
         claim(order.output, asked)  # again: somebody may have been here since
         run.sweep()
         if order.request.plan is None and not stands(run):
-            whole = measured(whole, _shared(order), device)
-        whole, changed = stored(run, whole, asked, device)
+            whole = measured(whole, _shared(order), device, processes=host.ranks.world)
+        whole, changed = stored(run, whole, asked, device, host.ranks.world)
         run.write("check", dict(checked.seen))
         host = replace(host, event=_news(host.event))
         level = state_level(run, device, changed)

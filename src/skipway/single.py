@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from skipway.training.extend import extend, longer, under_way
 from skipway.training.measure import measured
 from skipway.training.order import Order
 from skipway.training.prepare import Prepared, check_data, described, prepare
-from skipway.training.session import first_weights
+from skipway.training.ranks import ALONE, Ranks
+from skipway.training.session import first_weights, run_training
 from skipway.training.start import said
 from skipway.training.state import forget_states
 from skipway.training.stopping import stop_signals
@@ -39,12 +41,15 @@ class Host:
         event: Told of what happens.
         left: Whether nobody reads what is told any more, which asks for a stop.
         began: When the command began, by `time.perf_counter`.
+        ranks: The processes that train together. The first does all of it and tells what happens; the others take
+            their part in the steps, see `follow`.
     """
 
     device: torch.device
     event: Event
     left: Callable[[], bool]
     began: float
+    ranks: Ranks = ALONE
 
 
 def checked_by(order: Order, host: Host) -> Check:
@@ -71,6 +76,7 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
         Interrupted: a stop was asked for; the same call goes on.
     """
     asked, output, where, event = order.asked, order.output, host.device, host.event
+    ranks = host.ranks
     require_outside(output, order.images, order.masks)
     run = claim(output, asked)
     run.require_writable()
@@ -78,6 +84,7 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
     prepared = prepare(order, checked, where, plan=plan)
     if prepared.plan.pretrained is not None and not run.exists:
         first_weights(prepared.plan)  # a file that does not fit is refused before the folder is made
+    ranks.require_work(prepared.plan.batch)
     run = run if run.exists else Run.create(output)
     with run.locked():
         claim(output, asked)  # again: somebody may have been here since
@@ -85,17 +92,22 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
         fresh, new = prepared.split.warnings, not stands(run)
         changed: tuple[str, ...] = ()
         if not new:
-            prepared, changed = stored(run, prepared, asked, where)
+            prepared, changed = stored(run, prepared, asked, where, ranks.world)
         elif plan is None and order.request.plan is None:
-            prepared = measured(prepared, order.request, where, time.perf_counter() - host.began)
+            spent = time.perf_counter() - host.began
+            prepared = measured(prepared, order.request, where, spent, ranks.world)
         promised = level(where) if new else state_level(run, where, changed)
-        lines = {**described(checked, prepared, _parameters(prepared), where), "repeats": in_words(promised)}
+        lines = {
+            **described(checked, prepared, _parameters(prepared), where),
+            **ranks.described(prepared.plan.batch),
+            "repeats": in_words(promised),
+        }
         elsewhere = (promised,) if changed and promised.startswith(STATISTICAL) else ()
         warnings = (*checked.warnings, *fresh, *elsewhere)
         _tell(event, lines, warnings)
         if new:  # tested before anything is written: a refusal leaves the folder free for the mended data
             found = _self_test(order, prepared, host, checked)
-            prepared, _ = stored(run, prepared, asked, where)
+            prepared, _ = stored(run, prepared, asked, where, ranks.world)
             state_level(run, where, ())
             run.write(selftest.FILE, found.to_json())
         tested = selftest.Verdict.read(run)
@@ -110,18 +122,35 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
             spent = time.perf_counter() - host.began
             facts = {**lines, **tested.lines, "command": command_of(run, order.device)}
             warnings = (*warnings, *tested.warnings)
+            ranks.share({"folder": str(run.path), "prepared": prepared.to_json(), "workers": order.workers})
             with stop_signals() as signalled:
 
                 def stopped() -> bool:
                     return signalled() or host.left()
 
                 hooks = (event, stopped)
-                train_and_report(run, prepared, where, *hooks, facts, warnings, spent, order.workers)
+                train_and_report(run, prepared, where, *hooks, facts, warnings, spent, order.workers, ranks)
         else:
             hint = "finished already; its figures follow. To go on, name a longer --steps or --time"
             event({"event": "line", "name": "run", "text": hint})
         forget_states(run.path)
     return run, prepared
+
+
+def follow(host: Host) -> None:
+    """Take part in the steps of every training that the first process leads."""
+    while (training := host.ranks.share()) is not None:
+        prepared, run = Prepared.from_json(training["prepared"]), Run(Path(training["folder"]))
+        with stop_signals() as stopped:
+            run_training(
+                prepared,
+                run,
+                host.device,
+                lambda _: None,
+                stopped,
+                workers=training["workers"],
+                ranks=host.ranks,
+            )
 
 
 def _self_test(order: Order, prepared: Prepared, host: Host, checked: Checked) -> selftest.Verdict:

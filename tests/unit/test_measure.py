@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import TINY, digest, draw, one_thread, order_of, skipway, start
 
-from skipway import api
+from skipway import api, single
 from skipway.errors import UsageError
 from skipway.request import Request
 from skipway.runs import Run
@@ -47,7 +47,7 @@ def test_random_states_are_left_as_they_were(data, tmp_path):
 
 def test_a_run_has_the_same_bits_with_and_without_measuring(data, tmp_path, monkeypatch):
     start(data, tmp_path / "with", steps=4)
-    monkeypatch.setattr(api, "measured", lambda prepared, *_: prepared)
+    monkeypatch.setattr(single, "measured", lambda prepared, *_: prepared)
     start(data, tmp_path / "without", steps=4)
     assert digest(tmp_path / "with") == digest(tmp_path / "without")
     facts = json.loads((tmp_path / "with/plan.json").read_text())
@@ -138,7 +138,7 @@ def test_a_plan_that_stands_is_not_measured_again(data, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(api, "measured", refuse)
+    monkeypatch.setattr(single, "measured", refuse)
     start(data, run, steps=2)
     assert Run(run).read("plan") == before
     api.train_run(order_of(data, tmp_path / "again", Request(plan=str(run))), lambda _: None)

@@ -13,7 +13,8 @@ from skipway.losses import LOSSES, cross_entropy, cross_entropy_dice
 from skipway.models import build
 from skipway.runs import Run, read_tensors
 from skipway.training import loop
-from skipway.training.micro import micro_batches, shares
+from skipway.training.micro import chunks, micro_batches, shares
+from skipway.training.ranks import ALONE
 from skipway.training.step import learn, optimiser_of
 
 CPU = torch.device("cpu")
@@ -56,9 +57,14 @@ def test_parts_add_up_to_the_whole(name, weighted, micro):
     assert (other.logits - one.logits).abs().max() < 1e-12
 
 
+def in_parts(whole, micro):
+    """A batch in parts of `micro` patches at most."""
+    return micro_batches(whole, chunks(ALONE, len(whole.image), micro))
+
+
 def test_counting_patches_instead_of_what_they_weigh_would_not_add_up():
     made = noise(5, weighted=True)
-    parts = micro_batches(made, 2)
+    parts = in_parts(made, 2)
     assert [len(part.indices) for part in parts] == [2, 2, 1]
     assert sum(shares(parts)) == pytest.approx(1)
     assert shares(parts) != pytest.approx([0.4, 0.4, 0.2], abs=0.05)
@@ -74,19 +80,19 @@ def test_a_dice_over_the_batch_is_one_of_each_part():
 def test_a_batch_of_which_nothing_is_known_counts_by_patches():
     made = noise(3, weighted=False)
     empty = replace(made, target=torch.full_like(made.target, 255))
-    assert shares(micro_batches(empty, 2)) == pytest.approx([2 / 3, 1 / 3])
+    assert shares(in_parts(empty, 2)) == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_micro_batches_are_even_and_hold_every_patch_once():
     made = noise(7, weighted=True)
     for micro in range(1, 9):
-        parts = micro_batches(made, micro)
+        parts = in_parts(made, micro)
         sizes = [len(part.image) for part in parts]
         assert max(sizes) <= micro or micro > 7
         assert max(sizes) - min(sizes) <= 1
         assert torch.equal(torch.cat([part.image for part in parts]), made.image)
         assert torch.equal(torch.cat([part.weights for part in parts]), made.weights)
-    assert micro_batches(made, None) == (made,)
+    assert in_parts(made, None) == (made,)
 
 
 class Scarce:
@@ -95,7 +101,7 @@ class Scarce:
     def __init__(self, error, at, most):
         self.error, self.at, self.most, self.calls = error, at, most, 0
 
-    def __call__(self, chosen, model, optimiser, loss, made, rate, device):
+    def __call__(self, chosen, model, optimiser, loss, made, rate, device, ranks=ALONE):
         self.calls += 1
         if self.calls >= self.at and (chosen.micro or len(made.image)) > self.most:
             with torch.no_grad():
@@ -159,6 +165,6 @@ def test_other_errors_pass(tmp_path, monkeypatch):
 def test_one_part_is_the_very_step_of_before():
     made = batch(0)
     for micro in (2, 99):
-        assert micro_batches(made, micro) == (made,)
+        assert in_parts(made, micro) == (made,)
     assert shares((made,)) == (1.0,)
     assert cross_entropy is LOSSES["ce"].function

@@ -93,7 +93,9 @@ def test_without_its_random_state_dropout_would_not(data, tmp_path, monkeypatch)
 def test_stopped_before_the_time_budget_became_steps(data, tmp_path, monkeypatch):
     planned = []
     monkeypatch.setattr(pace, "steps_in", lambda *numbers: planned.append(numbers) or 24)
-    monkeypatch.setattr(single, "measured", lambda prepared, *_: prepared)  # two runs may be planned differently
+    monkeypatch.setattr(
+        single, "measured", lambda prepared, *_: prepared
+    )  # two runs may be planned differently
     budget = {"steps": None, "seconds": 6000.0}
     start(data, tmp_path / "whole", **budget)
     run = tmp_path / "run"

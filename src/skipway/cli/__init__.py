@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the `skipway` command."""
-    from skipway.errors import EnvironmentFault, Problem, SkipwayError
+    from skipway.errors import SkipwayError, fault_of
 
     for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown, and is an escape in JSON
         if isinstance(stream, TextIOWrapper):
@@ -28,17 +28,14 @@ def main() -> None:
         app()
     except SkipwayError as error:
         _leave(error)
-    except MemoryError:
-        _leave(EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile")))
-    except RuntimeError as error:  # torch has no class of its own for this on a CPU
-        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
-            raise
-        _leave(EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile")))
     except BrokenPipeError:  # the reader of our output left; nothing is wrong with the work
         _hush()
         sys.exit(0)
-    except OSError as error:
-        _leave(EnvironmentFault(Problem(error.strerror or str(error), str(error.filename or ""))))
+    except (MemoryError, RuntimeError, OSError) as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        _leave(fault)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -133,6 +133,10 @@ def train(
     workers: Annotated[
         int, typer.Option(hidden=True, help="Threads that make batches; 0 makes them in the loop itself.")
     ] = 1,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", hidden=True, help="Divide the network over the processes of a launcher."),
+    ] = False,
     optimiser: Annotated[str | None, typer.Option(hidden=True, help="adamw or sgd.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", hidden=True, help="Highest learning rate.")
@@ -207,8 +211,10 @@ def train(
         workers=workers,
         self_test=self_test,
     )
-    trained = api.train_run(order, _events(as_json), began)
-    if not as_json:
+    with api.joined(shard) as ranks:
+        told = _events(as_json) if ranks.first else lambda _: None
+        trained = api.train_run(order, told, began, ranks)
+    if ranks.first and not as_json:
         typer.echo(trained.summary)
 
 

@@ -115,16 +115,17 @@ class Batch:
     indices: tuple[int, ...]
 
 
-def make_batch(samples: Samples, plan: BatchPlan, k: int) -> Batch:
+def make_batch(samples: Samples, plan: BatchPlan, k: int, part: range | None = None) -> Batch:
     """Batch k: the same bytes whenever, wherever and in whatever order it is made.
 
     Args:
         samples: `plan.n` samples of equal channel count, all with weights or all without.
         plan: What to cut and how to augment.
         k: Number of the batch, from 0.
+        part: Which of its patches to make; all by default. Parts put together are the batch.
 
     Returns:
-        The batch, on the CPU.
+        The batch, or the part, on the CPU.
 
     Raises:
         ValueError: `samples` are not the number that the plan was made for, or `k` is negative.
@@ -132,6 +133,7 @@ def make_batch(samples: Samples, plan: BatchPlan, k: int) -> Batch:
     if len(samples) != plan.n or k < 0:
         raise ValueError(f"batch {k} of {len(samples)} samples; the plan is for {plan.n} and batches from 0")
     numbers = range(k * plan.batch_size, (k + 1) * plan.batch_size)
+    numbers = numbers if part is None else numbers[part.start : part.stop]
     indices = tuple(sample_index(plan, g) for g in numbers)
     patches = [_patch(samples[i], plan, g) for i, g in zip(indices, numbers, strict=True)]
     images, targets, weights = zip(*patches, strict=True)

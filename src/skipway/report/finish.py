@@ -14,6 +14,7 @@ from skipway.runs import Run
 from skipway.training.claim import versions
 from skipway.training.extend import extended, length, without_last_leg
 from skipway.training.prepare import Prepared
+from skipway.training.ranks import ALONE, Ranks
 from skipway.training.session import first_weights, full_score, run_training
 from skipway.weights import save_model
 
@@ -30,6 +31,7 @@ def train_and_report(
     warnings: Sequence[str],
     spent: float,
     workers: int = 1,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train, keep the better weights where there were some before, evaluate, report, and note the end.
 
@@ -43,6 +45,7 @@ def train_and_report(
         warnings: What the reader of the report must know.
         spent: Seconds of a time budget that went before.
         workers: See `run_training`.
+        ranks: See `run_training`.
 
     Raises:
         Interrupted: a stop was asked for; the same call goes on.
@@ -50,7 +53,16 @@ def train_and_report(
     judged, before = _before(run, prepared, device, event)
     after = ending(prepared)
     average = run_training(
-        prepared, run, device, noting(run, event), stopped, spent, after, workers=workers, provisional=judged
+        prepared,
+        run,
+        device,
+        noting(run, event),
+        stopped,
+        spent,
+        after,
+        workers=workers,
+        provisional=judged,
+        ranks=ranks,
     )
     warnings = (*warnings, *noted(run))
     ended, kept, facts = time.perf_counter(), True, dict(facts)

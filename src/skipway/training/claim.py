@@ -78,7 +78,7 @@ def stands(run: Run) -> bool:
 
 
 def stored(
-    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device
+    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device, processes: int = 1
 ) -> tuple[Prepared, tuple[str, ...]]:
     """Write a new run's parts; of a run that stands, its own, if the data are still the same.
 
@@ -86,6 +86,8 @@ def stored(
         The parts, and what differs from the machine that the run was started on.
     """
     here = {**versions(), "device": str(device)}
+    alone = {"processes": "1"}
+    here |= {} if processes == 1 else {"processes": str(processes)}
     if stands(run):
         before = Prepared.read(run)
         then, now = (
@@ -101,9 +103,9 @@ def stored(
                     "give another folder with -o",
                 )
             )
-        there = run.read("versions")
-        differs = (name for name in here if there.get(name) != here[name])
-        return before, tuple(f"{name} {there.get(name)} (now {here[name]})" for name in differs)
+        there, now_here = alone | run.read("versions"), alone | here
+        differs = (name for name in now_here if there.get(name) != now_here[name])
+        return before, tuple(f"{name} {there.get(name)} (now {now_here[name]})" for name in differs)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.write(
         MARK.removesuffix(".json"),

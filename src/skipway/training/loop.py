@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -20,7 +21,10 @@ from skipway.training.collapse import Collapse
 from skipway.training.finite import finite
 from skipway.training.memory import forget_peak, ran_out
 from skipway.training.pace import LARGE, Pace, Reserve
+from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import learning_rate, validates
+from skipway.training.shards import Shards, divided, take
+from skipway.training.sharing import same_state, seed_of
 from skipway.training.state import Parts, Progress, has_state, keep_state, newest_state, seed_all
 from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
@@ -75,6 +79,7 @@ def fit(
     device: torch.device,
     *,
     spent: float = 0.0,
+    ranks: Ranks = ALONE,
     provisional: bool = False,
     now: Callable[[], float] = time.perf_counter,
 ) -> SkipGraph:
@@ -88,6 +93,7 @@ def fit(
         hooks: Data, validation, messages.
         device: Where the arithmetic happens.
         spent: Seconds of a time budget that went before the loop.
+        ranks: The processes that train together; the first alone reads and writes the folder.
         provisional: Whether the weights for prediction are left as they are: somebody will judge the new ones.
         now: Reads a clock, in seconds.
 
@@ -102,14 +108,17 @@ def fit(
     began = now()
     model = placed(model, plan, device)
     average = for_prediction(start_average(model), plan.ndim)
-    parts = Parts(model, average, optimiser_of(plan, model))
-    going_on = has_state(run.path)
-    start = Progress(total=plan.steps, legs=plan.legs)
-    progress, warning = newest_state(run.path, parts) if going_on else (start, None)
+    parts, shards = Parts(model, average, optimiser_of(plan, model)), None
+    if ranks.shard:
+        parts, shards = divided(ranks, plan, model, average)
+    going_on = ranks.share(has_state(run.path))
+    progress, warning = restored(ranks, plan, parts, shards, run.path)
     if warning:
         hooks.event({"event": "warning", "text": warning})
     pace = Pace(progress.seconds + spent + now() - began, plan.seconds, now)
-    training = _Training(plan, model, parts, average, loss, run, hooks, device, progress, pace, provisional)
+    training = _Training(
+        *(plan, model, parts, average, loss, run, hooks, device, ranks, shards, progress, pace, provisional)
+    )
     training.note()
     if not going_on:
         training.save()
@@ -119,7 +128,25 @@ def fit(
         if failed is not None:
             training.rewind(failed)
     training.save()
-    return average
+    return average if shards is None else shards.read(average)
+
+
+def restored(
+    ranks: Ranks, plan: Plan, parts: Parts, shards: Shards | None, folder: Path
+) -> tuple[Progress, str | None]:
+    """Set the parts in every process to the state that the first one reads, or else to its first weights.
+
+    Returns:
+        Where the training stands, and a warning where that is not what was saved last.
+    """
+    plain = parts if shards is None else shards.plain(plan)
+    progress, warning = Progress(total=plan.steps, legs=plan.legs), None
+    if ranks.first and has_state(folder):
+        progress, warning = newest_state(folder, plain)
+    progress = same_state(ranks, plain, progress)
+    if shards is not None:
+        take(parts, plain)
+    return progress, warning
 
 
 def batch_number(step: int, skipped: Sequence[int]) -> int:
@@ -163,6 +190,8 @@ class _Training:
     run: Run
     hooks: Hooks
     device: torch.device
+    ranks: Ranks
+    shards: Shards | None
     progress: Progress
     pace: Pace
     provisional: bool = False
@@ -187,11 +216,12 @@ class _Training:
         with hooks.batches(progress.step, tuple(progress.skipped)) as batches:
             while not (self.finished or progress.leg_over):
                 batch = next(batches)
+                self.ranks.meet()
                 rate = learning_rate(self.plan, progress.step, progress.here)
                 try:
                     learnt = self._learn(batch, rate)
                 except (RuntimeError, MemoryError) as error:
-                    if not ran_out(error):
+                    if not (self.ranks.alone and ran_out(error)):
                         raise
                     break  # and forget the error, which holds what the step had allocated
                 if learnt is None:
@@ -223,7 +253,8 @@ class _Training:
     def rewind(self, failed: Failed) -> None:
         """Go back to the last saved state and leave the failed batch out from then on."""
         number = batch_number(self.progress.step, self.progress.skipped)
-        images = ", ".join(self.hooks.names(failed.batch.indices))
+        indices = [index for part in self.ranks.gather(failed.batch.indices) for index in part]
+        images = ", ".join(self.hooks.names(indices))
         skipped = [*self.progress.skipped, number]
         if len(skipped) > allowed(self.progress.total):
             total = f" of {self.progress.total}" if self.progress.total else ""
@@ -240,6 +271,9 @@ class _Training:
     def note(self) -> None:
         """Rows into metrics.csv; where that fails they travel in the state, and the training goes on."""
         rows = self.progress.rows
+        if not self.ranks.first:
+            rows.clear()
+            return
         known = rows[0]["step"] - 1 if rows else self.progress.step
         try:
             self.run.append_metrics(COLUMNS, rows, keep_to=known)
@@ -252,7 +286,8 @@ class _Training:
 
     def _restore(self) -> None:
         """Everything as it was saved last."""
-        self.progress, warning = newest_state(self.run.path, self.parts)
+        found = restored(self.ranks, self.plan, self.parts, self.shards, self.run.path)
+        self.progress, warning = found
         if warning:
             self.hooks.event({"event": "warning", "text": warning})
 
@@ -281,32 +316,51 @@ class _Training:
 
     def save(self) -> None:
         """Metrics, then weights, then the state that vouches for both."""
+        parts = self.parts if self.shards is None else self.shards.gathered(self.plan, self.parts)
+        self.note()
+        if not self.ranks.first:
+            return
         began = self.pace.total
         self.progress.seconds = began
-        self.note()
         if not self.provisional:
-            save_model(self.run, self.average, self.plan.model, self.plan.config, self.progress.step)
+            average = self.average if self.shards is None else cast(SkipGraph, parts.average)
+            save_model(self.run, average, self.plan.model, self.plan.config, self.progress.step)
         self._note_plan()
-        keep_state(self.run.path, self.parts, self.progress)
+        keep_state(self.run.path, parts, self.progress)
         self.pace.saved(self.pace.total - began)
 
     def _learn(self, batch: Batch, rate: float) -> Learnt | None:
-        return learn(self.plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device)
+        plan, ranks = self.plan, self.ranks
+        if not ranks.alone:
+            torch.manual_seed(seed_of(plan.seed, ranks.rank, self.progress.step))
+        return learn(plan, self.model, self.parts.optimiser, self.loss, batch, rate, self.device, ranks)
 
     def _keep_time(self) -> None:
-        """Measure, say when all will be over, and change the number of steps where that would miss the budget."""
-        progress, pace, leg = self.progress, self.pace, self.progress.here
+        """Measure, say when all will be over, and change the number of steps where that would miss the budget.
+
+        Of several processes the first looks at the clock, and the others do as it does.
+        """
+        progress, pace = self.progress, self.pace
         first = not pace.known
-        if not pace.looks(leg, progress.step):
-            return
-        if pace.measures(leg, progress.step):
-            pace.reserving(lambda: self.hooks.reserved(self.average), leg, progress.step)
-        total = pace.fitting(leg, progress.step)
+        looks = self.ranks.first and pace.looks(progress.here, progress.step)
+        total = self._fitting() if looks else None
+        if pace.budget is not None:
+            total = self.ranks.share(total)
         if total is not None:
             progress.bend(total)
+        if looks and (first or total is not None):
             self._note_plan()
-        if first or total is not None:
             self._say_plan(first=first)
+
+    def _fitting(self) -> int | None:
+        """Another number of steps, where the budget asks for it."""
+        progress, pace, leg = self.progress, self.pace, self.progress.here
+        if pace.measures(leg, progress.step):
+            readable = (
+                self.average if self.shards is None else self.shards.readable
+            )  # as fast with older weights
+            pace.reserving(lambda: self.hooks.reserved(readable), leg, progress.step)
+        return pace.fitting(leg, progress.step)
 
     def _say_plan(self, *, first: bool) -> None:
         progress, pace = self.progress, self.pace
@@ -341,20 +395,23 @@ class _Training:
 
     def _after_step(self, rate: float) -> None:
         """Validate, note, save and stop where it is time for it."""
-        progress = self.progress
+        progress, first = self.progress, self.ranks.first
         scored = validates(progress.step, progress.here)
         if scored or progress.step % LOG_EVERY == 0:
             progress.rows.append(self._row(rate, self._validation() if scored else Validation(None, None)))
-        stopped = self.hooks.stopped()
-        if scored or stopped or self.pace.due():
+        stopped, due = self.ranks.any(self.hooks.stopped(), first and self.pace.due())
+        if scored or stopped or due:
             self.save()
         if stopped:
             said = f"stopped after step {progress.step}; state and weights are saved"
             raise Interrupted(Problem(said, str(self.run.path), fix="type the same command to go on"))
 
     def _validation(self) -> Validation:
+        average = self.average if self.shards is None else self.shards.read(self.average)
+        if not self.ranks.first:
+            return Validation(None, None)
         with self.pace.validating():
-            found = self.hooks.validate(self.average)
+            found = self.hooks.validate(average)
         self.hooks.event(
             {
                 "event": "validation",

@@ -50,7 +50,9 @@ CACHE_SHARE = 0.25
 """Largest share of the memory of the machine for decoded images."""
 
 
-def measured(prepared: Prepared, request: Request, device: torch.device, spent: float = 0.0) -> Prepared:
+def measured(
+    prepared: Prepared, request: Request, device: torch.device, spent: float = 0.0, processes: int = 1
+) -> Prepared:
     """What was prepared, with a plan that fits the memory, and the time where one is given.
 
     Nothing of the training that follows depends on it but the plan: weights and random states are put back.
@@ -60,12 +62,17 @@ def measured(prepared: Prepared, request: Request, device: torch.device, spent: 
         request: What the user named.
         device: Where the training will run.
         spent: Seconds of a time budget that are gone.
+        processes: How many train together; each computes its part of a batch, whose size is kept then.
 
     Raises:
         UsageError: one patch of the smallest plan exceeds the memory.
         DataError: an image cannot be read.
     """
-    plan, cpu, on_gpu = prepared.plan, torch.device("cpu"), device.type == "cuda"
+    whole_batch = prepared.plan.batch
+    plan = replace(prepared.plan, batch=-(-whole_batch // processes))
+    prepared = replace(prepared, plan=plan)
+    cpu, on_gpu = torch.device("cpu"), device.type == "cuda"
+    kept = frozenset({"batch"} if processes > 1 else ())
     whole = memory.budget(device, request.vram if on_gpu else request.ram)
     host = memory.budget(cpu, request.ram)
     with _undisturbed(device):
@@ -78,7 +85,7 @@ def measured(prepared: Prepared, request: Request, device: torch.device, spent: 
         try:
             found = fitted(
                 plan,
-                _named(prepared, request),
+                _named(prepared, request) | kept,
                 _limits(prepared, request, device, room, spent),
                 meter.cost,
             )
@@ -90,7 +97,8 @@ def measured(prepared: Prepared, request: Request, device: torch.device, spent: 
     facts["limit"] = whole
     if request.seconds is not None:
         facts["seconds"] = float(f"{found.cost.seconds:.3g}")
-    return replace(prepared, plan=replace(found.plan, cache=cache, measured=facts))
+    batch = whole_batch if processes > 1 else found.plan.batch
+    return replace(prepared, plan=replace(found.plan, batch=batch, cache=cache, measured=facts))
 
 
 @dataclass

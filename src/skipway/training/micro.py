@@ -10,10 +10,26 @@ from torch import Tensor
 
 from skipway.data.sampling import Batch
 from skipway.losses.rules import IGNORE
+from skipway.training.ranks import ALONE, Ranks
 
 
-def micro_batches(batch: Batch, micro: int | None) -> tuple[Batch, ...]:
-    """The batch in parts of `micro` patches at most, as even as can be; whole for None.
+def chunks(ranks: Ranks, batch: int, micro: int | None) -> int:
+    """Parts that a batch is computed in; of several processes each has a patch in every part.
+
+    Args:
+        ranks: The processes.
+        batch: Patches of the whole batch.
+        micro: Patches that one process computes at once at most, where that is possible; None for all.
+
+    >>> chunks(Ranks(), 7, 3), chunks(Ranks(), 7, None), chunks(Ranks(0, 2), 7, 2)
+    (3, 1, 2)
+    """
+    most, least = len(ranks.part(batch, 0)), len(ranks.part(batch, ranks.world - 1))
+    return 1 if micro is None else min(-(-most // micro), least)
+
+
+def micro_batches(batch: Batch, parts: int) -> tuple[Batch, ...]:
+    """The batch in so many parts, as even as can be.
 
     >>> import torch
     >>> seven = Batch(torch.zeros(7, 1, 2), torch.zeros(7, 2), None, tuple(range(7)))
@@ -21,15 +37,14 @@ def micro_batches(batch: Batch, micro: int | None) -> tuple[Batch, ...]:
     [(0, 1, 2), (3, 4), (5, 6)]
     """
     count = len(batch.image)
-    if micro is None or micro >= count:
+    if parts == 1:
         return (batch,)
-    parts = -(-count // micro)
     sizes = [count // parts + (k < count % parts) for k in range(parts)]
     ends = [sum(sizes[: k + 1]) for k in range(parts)]
     return tuple(_part(batch, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
 
-def shares(parts: Sequence[Batch]) -> tuple[float, ...]:
+def shares(parts: Sequence[Batch], ranks: Ranks = ALONE) -> tuple[float, ...]:
     """What each part's mean counts in the mean of the whole batch; they sum to 1.
 
     That is its share of the weights of all pixels that somebody annotated, since losses divide by their sum; where
@@ -38,14 +53,15 @@ def shares(parts: Sequence[Batch]) -> tuple[float, ...]:
 
     >>> import torch
     >>> whole = Batch(torch.zeros(2, 1, 2), torch.tensor([[0, 1], [1, 255]]), None, (0, 1))
-    >>> [round(share, 3) for share in shares(micro_batches(whole, 1))]
+    >>> [round(share, 3) for share in shares(micro_batches(whole, 2))]
     [0.667, 0.333]
     """
     if len(parts) == 1:
         return (1.0,)
-    masses = [_mass(part.target, part.weights) for part in parts]
+    everywhere = ranks.gather([(_mass(part.target, part.weights), len(part.image)) for part in parts])
+    masses = [sum(mass for mass, _ in part) for part in zip(*everywhere, strict=True)]
     if sum(masses) <= 0:
-        masses = [float(len(part.image)) for part in parts]
+        masses = [sum(patches for _, patches in part) for part in zip(*everywhere, strict=True)]
     return tuple(mass / sum(masses) for mass in masses)
 
 

@@ -33,6 +33,16 @@ FLAT = (
 )
 
 
+PARTS: Mapping[str, Any] = {
+    "labels": LabelMap,
+    "split": Split,
+    "fingerprint": Fingerprint,
+    "normalisation": Normalisation,
+    "plan": Plan,
+}
+"""Each part's name in the run folder, in the order in which they are written, and what it is."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What was understood and decided, each part as it is stored in the run folder."""
@@ -59,13 +69,14 @@ class Prepared:
         """What validates, in the same way."""
         return volumes(self.split.val_pairs, self.plan.ndim)
 
+    def to_json(self) -> dict[str, Any]:
+        """Every part by its name in the run folder."""
+        return {name: getattr(self, name).to_json() for name in PARTS}
+
     def write(self, run: Run) -> None:
         """Store every part as JSON."""
-        run.write("labels", self.labels.to_json())
-        run.write("split", self.split.to_json())
-        run.write("fingerprint", self.fingerprint.to_json())
-        run.write("normalisation", self.normalisation.to_json())
-        run.write("plan", self.plan.to_json())
+        for name, value in self.to_json().items():
+            run.write(name, value)
 
     @classmethod
     def read(cls, run: Run) -> "Prepared":
@@ -74,13 +85,16 @@ class Prepared:
         Raises:
             DataError: a part is missing or damaged.
         """
-        return cls(
-            LabelMap.from_json(run.read("labels")),
-            Split.from_json(run.read("split")),
-            Fingerprint.from_json(run.read("fingerprint")),
-            Normalisation.from_json(run.read("normalisation")),
-            Plan.from_json(run.read("plan")),
-        )
+        return cls.from_json({name: run.read(name) for name in PARTS})
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Prepared":
+        """Every part out of what `to_json` gave.
+
+        Raises:
+            DataError: a part is damaged.
+        """
+        return cls(**{name: kind.from_json(value[name]) for name, kind in PARTS.items()})
 
 
 def check_data(

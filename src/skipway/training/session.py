@@ -30,6 +30,7 @@ from skipway.training.dataset import TrainingSet, read_masks
 from skipway.training.loop import Hooks, Validation, batch_number, fit
 from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
+from skipway.training.ranks import ALONE, Ranks
 from skipway.training.reserve import NOTHING, Ending, measure
 from skipway.training.start import started
 from skipway.training.state import has_state, seed_all
@@ -56,6 +57,7 @@ def run_training(
     spent: float = 0.0,
     ending: Ending | None = None,
     *,
+    ranks: Ranks = ALONE,
     workers: int = 1,
     provisional: bool = False,
 ) -> SkipGraph:
@@ -71,6 +73,7 @@ def run_training(
         ending: What follows the training, whose time a budget has to leave; nothing by default.
         provisional: Whether the weights for prediction stay until somebody has judged the new ones.
         workers: Threads that make batches ahead of time; 0 makes each in the loop. The result is the same.
+        ranks: The processes that train together.
 
     Returns:
         The averaged network.
@@ -82,7 +85,8 @@ def run_training(
     """
     plan, task, split = prepared.plan, prepared.task, prepared.split
     seed_all(plan.seed)
-    model = build(plan.model, **plan.config) if has_state(run.path) else first_weights(plan, run.path)
+    going_on = not ranks.first or has_state(run.path)  # the weights come from the first process, or the file
+    model = build(plan.model, **plan.config) if going_on else first_weights(plan, run.path)
     samples = TrainingSet(
         split.train_pairs,
         task,
@@ -110,8 +114,10 @@ def run_training(
 
     @contextmanager
     def stream(step: int, skipped: Sequence[int]) -> Iterator[Iterator[Batch]]:
+        part = ranks.part(plan.batch)
+
         def make(step: int) -> Batch:
-            return make_batch(samples, batches, batch_number(step, skipped))
+            return make_batch(samples, batches, batch_number(step, skipped), part)
 
         made = prefetch(make, step, NEVER, workers)
         with closing(made):
@@ -128,7 +134,7 @@ def run_training(
     )
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
-    return fit(plan, model, loss, run, hooks, device, spent=spent, provisional=provisional)
+    return fit(plan, model, loss, run, hooks, device, spent=spent, provisional=provisional, ranks=ranks)
 
 
 def full_score(prepared: Prepared, model: SkipGraph, device: torch.device) -> float | None:

@@ -136,17 +136,7 @@ def forget_states(folder: Path) -> None:
 
 def save_state(path: Path, parts: Parts, progress: Progress, *, previous: Path | None = None) -> None:
     """Write all parts, atomically; what stood at `path` stays under the name `previous`."""
-    tensors: dict[str, NDArray[Any]] = {}
-    tensors.update(_named("model", parts.model.state_dict()))
-    tensors.update(_named("average", parts.average.state_dict()))
-    optimiser = parts.optimiser.state_dict()
-    for index, values in optimiser["state"].items():
-        tensors.update(_named(f"optimiser.{index}", values))
-    random_tensors, random_facts = _random_state()
-    tensors.update(random_tensors)
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimiser["param_groups"]]
-    facts = {"progress": asdict(progress), "random": random_facts, "groups": groups}
-    write_tensors(path, tensors, facts, previous=previous)
+    write_tensors(path, *packed(parts, progress), previous=previous)
 
 
 def load_state(path: Path, parts: Parts) -> Progress:
@@ -158,23 +148,47 @@ def load_state(path: Path, parts: Parts) -> Progress:
     """
     tensors, facts = read_tensors(path)
     try:
-        parts.model.load_state_dict(_under("model", tensors))
-        parts.average.load_state_dict(_under("average", tensors))
-        optimiser = parts.optimiser.state_dict()
-        weights = [weight for group in parts.optimiser.param_groups for weight in group["params"]]
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in _under("optimiser", tensors).items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = _laid_out_as(weights[int(index)], value)
-        groups = [{**old, **new} for old, new in zip(optimiser["param_groups"], facts["groups"], strict=True)]
-        parts.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        _set_random_state(tensors, facts["random"])
-        return Progress.from_json(facts["progress"])
+        return unpacked(parts, tensors, facts)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
             Problem(f"does not belong to this training ({first})", str(path), fix="train into a new folder")
         ) from error
+
+
+def packed(parts: Parts, progress: Progress) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """All parts as named arrays, and as facts that are JSON."""
+    tensors: dict[str, NDArray[Any]] = {}
+    tensors.update(_named("model", parts.model.state_dict()))
+    tensors.update(_named("average", parts.average.state_dict()))
+    optimiser = parts.optimiser.state_dict()
+    for index, values in optimiser["state"].items():
+        tensors.update(_named(f"optimiser.{index}", values))
+    random_tensors, random_facts = _random_state()
+    tensors.update(random_tensors)
+    groups = [numbers_of(group) for group in optimiser["param_groups"]]
+    return tensors, {"progress": asdict(progress), "random": random_facts, "groups": groups}
+
+
+def unpacked(parts: Parts, tensors: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Progress:
+    """Put all parts back out of what `packed` gave."""
+    parts.model.load_state_dict(_under("model", tensors))
+    parts.average.load_state_dict(_under("average", tensors))
+    optimiser = parts.optimiser.state_dict()
+    weights = [weight for group in parts.optimiser.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _under("optimiser", tensors).items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = _laid_out_as(weights[int(index)], value)
+    groups = [{**old, **new} for old, new in zip(optimiser["param_groups"], facts["groups"], strict=True)]
+    parts.optimiser.load_state_dict({"state": state, "param_groups": groups})
+    _set_random_state(tensors, facts["random"])
+    return Progress.from_json(facts["progress"])
+
+
+def numbers_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Rate, decay and their like of a group of weights, not which weights, nor by which kernel they are moved."""
+    return {key: value for key, value in group.items() if key not in ("params", "fused", "foreach")}
 
 
 def _laid_out_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,9 @@ from skipway.nn.graph import SkipGraph
 from skipway.nn.layout import channels_last
 from skipway.nn.norms import norm_of
 from skipway.plan import Plan
-from skipway.training.micro import micro_batches, shares
+from skipway.training.micro import chunks, micro_batches, shares
+from skipway.training.ranks import ALONE, Ranks
+from skipway.training.together import sum_gradients, synchronised, whole, whole_batch
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,16 @@ def layout_for(model: nn.Module, plan: Plan) -> torch.memory_format:
 def optimiser_of(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW; no weight decay on biases and norms, which have one axis.
 
-    On a CPU AdamW is the fused one: one pass over the weights in place of ten, in half the time.
+    On a CPU AdamW is the fused one, but where weights are divided over processes: one pass over them in place of
+    ten, in half the time.
     """
     many = [p for p in model.parameters() if p.ndim > 1]
     few = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": many, "weight_decay": plan.weight_decay}, {"params": few, "weight_decay": 0.0}]
     if plan.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
-    on_cpu = all(parameter.device.type == "cpu" for parameter in many)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=on_cpu or None)
+    plain = all(type(weight) is nn.Parameter and weight.device.type == "cpu" for weight in many)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=plain or None)
 
 
 def learn(
@@ -71,6 +74,7 @@ def learn(
     batch: Batch,
     rate: float,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Learnt | None:
     """One optimiser step; None where loss or gradient is not finite, and the weights are untouched then.
 
@@ -80,37 +84,45 @@ def learn(
         model: In training mode afterwards.
         optimiser: Of its parameters.
         loss: Of logits, target and weights.
-        batch: On the CPU.
+        batch: On the CPU; of several processes each gives its part.
         rate: Learning rate of this step.
         device: Where the arithmetic happens.
+        ranks: The processes that take this step together; each does the same to its weights.
     """
     model.train()
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
-    parts = micro_batches(batch, plan.micro)
+    patches = len(batch.image) if ranks.alone else plan.batch
+    parts = micro_batches(batch, chunks(ranks, patches, plan.micro))
     total, logits, targets = 0.0, [], []
-    for part, share in zip(parts, shares(parts), strict=True):
-        value, seen, target = _loss_of(plan, model, loss, part, device)
+    for part, share in zip(parts, shares(parts, ranks), strict=True):
+        value, seen, target = _loss_of(plan, model, loss, part, device, ranks)
         if not torch.isfinite(value):
             return None
         (share * value).backward()
         total += share * value.item()
         logits.append(seen)
         targets.append(target)
-    if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), plan.clip)):
+    sum_gradients(ranks, model.parameters())
+    if not torch.isfinite(whole(nn.utils.clip_grad_norm_(model.parameters(), plan.clip))):
         return None
     optimiser.step()
     return Learnt(total, torch.cat(logits), torch.cat(targets))
 
 
 def _loss_of(
-    plan: Plan, model: SkipGraph, loss: Loss, batch: Batch, device: torch.device
+    plan: Plan, model: SkipGraph, loss: Loss, batch: Batch, device: torch.device, ranks: Ranks
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of a batch or a part of it, logits of its last output, and its truth there."""
+    """Loss of a batch or a part of it, logits of its last output, and its truth there, of all processes together."""
     image, target = batch.image.to(device), batch.target.to(device)
     weights = None if batch.weights is None else batch.weights.to(device)
     image = image.contiguous(memory_format=layout_for(model, plan))
-    with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+    with synchronised(ranks), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         outputs: tuple[Tensor, ...] = model(image)
+    if not ranks.alone:
+        sizes = ranks.gather(len(image))
+        outputs = tuple(whole_batch(ranks, logits, sizes) for logits in outputs)
+        target = whole_batch(ranks, target, sizes)
+        weights = None if weights is None else whole_batch(ranks, weights, sizes)
     return supervised(loss, outputs, target, weights, eta=plan.supervision), outputs[-1].detach(), target
