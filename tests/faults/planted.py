@@ -231,9 +231,9 @@ def as_nobody():
 
 def keep_states():
     """A finished run keeps its last state, to be compared."""
-    import skipway.api
+    import skipway.single
 
-    skipway.api.forget_states = lambda folder: None
+    skipway.single.forget_states = lambda folder: None
 
 
 def threads(count):
@@ -369,15 +369,15 @@ def no_shared_memory(note):
 
 def modules(note):
     """At the end, the modules that were imported."""
-    import skipway.api
+    import skipway.single
 
-    real = skipway.api.forget_states
+    real = skipway.single.forget_states
 
     def forget(folder):
         pathlib.Path(note).write_text(json.dumps(sorted(sys.modules)))
         real(folder)
 
-    skipway.api.forget_states = forget
+    skipway.single.forget_states = forget
 
 
 def signal_at(step, name):

@@ -1,12 +1,13 @@
 """Grey and colour in one data set: one flag reads all as one kind, the same in check, train and predict."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from tifffile import imread, imwrite
-from toys import TINY, WORDS, digest, draw, skipway
+from toys import TINY, WORDS, digest, draw, order_of, skipway
 
 import skipway as package
 from skipway.api import train_run
@@ -242,10 +243,8 @@ def test_a_stop_and_a_start_give_the_bytes_of_a_run_without(mixed, tmp_path):
 
     def go(run, event=lambda _: None):
         request = Request(steps=12, **TINY)
-        return train_run(
-            mixed / "images", mixed / "masks", run, request, task="objects",
-            reading=Reading(colour="grey"), device="cpu", event=event,
-        )  # fmt: skip
+        order = order_of(mixed, run, request)
+        return train_run(replace(order, reading=Reading(colour="grey")), event)
 
     def stop(event):
         if event["event"] == "step" and event["step"] == 7:

@@ -66,16 +66,16 @@ def measured(machine, look, final):
 
 @given(
     budget=st.sampled_from((60.0, 600.0, 7200.0)),
-    steps=st.integers(100, 2000),
-    look=st.floats(0.0002, 0.02),
+    steps=st.integers(200, 2000),
+    look=st.floats(0.0002, 0.015),
     final=st.floats(0.001, 0.2),
     at=st.floats(0.15, 0.8),
     load=st.sampled_from((0.5, 1.0, 2.0, 3.0)),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=1500, deadline=None)
 def test_the_finish_that_was_said_is_met_though_the_load_changes(budget, steps, look, final, at, load, seed):
-    assume(load * (final + 4 * look) < 0.5 * (1 - at))  # else nothing could meet it
+    assume(max(load, 1.0) * (final + 4 * look) < 0.5 * (1 - at))  # else nothing could meet it
     torch.manual_seed(seed)
     noise = torch.empty(97).uniform_(0.7, 1.3).tolist()
     loads = ((at, load),)

@@ -1,10 +1,8 @@
 """The training loop: steps, not epochs; one batch a step, batch k a pure function of (seed, k)."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,57 +15,21 @@ from skipway.nn.layout import for_prediction
 from skipway.plan import Plan
 from skipway.runs import Run
 from skipway.training.average import start_average, update_average
-from skipway.training.collapse import Collapse
 from skipway.training.finite import finite
+from skipway.training.hooks import Hooks, Validation
 from skipway.training.memory import forget_peak, ran_out
-from skipway.training.pace import LARGE, Pace, Reserve
+from skipway.training.pace import LARGE, Pace
 from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import learning_rate, validates
-from skipway.training.shards import Shards, divided, take
-from skipway.training.sharing import same_state, seed_of
-from skipway.training.state import Parts, Progress, has_state, keep_state, newest_state, seed_all
+from skipway.training.shards import Shards, divided
+from skipway.training.sharing import restored, seed_of
+from skipway.training.skipping import Failed, allowed, batch_number
+from skipway.training.state import Parts, Progress, has_state, keep_state, seed_all
 from skipway.training.step import Learnt, learn, optimiser_of, placed
 from skipway.weights import save_model
 
 COLUMNS = ("step", "loss", "lr", "seconds", "val_score", "val_loss")
 LOG_EVERY = 10
-MAX_SKIPPED, MAX_SHARE = 5, 0.05
-"""Batches that are left out because of a loss, gradient or weight that is not finite, before the training gives up.
-
-At most so many, and at most such a share of all steps; one always may."""
-
-Event = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What one validation found: score and loss, either None where undefined."""
-
-    score: float | None
-    loss: float | None
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop calls and does not know.
-
-    Attributes:
-        batches: Batches for step s on, in order, with some left out (see `batch_number`).
-        validate: Scores the averaged net.
-        reserved: Measures what is to be kept for a validation and the final evaluation, given the averaged net.
-        names: Names of the images of a batch, for messages.
-        collapse: Looks at predictions of the training.
-        event: Told of every step, validation, rewind and collapse.
-        stopped: Asked after every step whether to save and stop.
-    """
-
-    batches: Callable[[int, Sequence[int]], AbstractContextManager[Iterator[Batch]]]
-    validate: Callable[[SkipGraph], Validation]
-    reserved: Callable[[SkipGraph], Reserve]
-    names: Callable[[Sequence[int]], Sequence[str]]
-    collapse: Collapse
-    event: Callable[[Event], None]
-    stopped: Callable[[], bool]
 
 
 def fit(
@@ -129,53 +91,6 @@ def fit(
             training.rewind(failed)
     training.save()
     return average if shards is None else shards.read(average)
-
-
-def restored(
-    ranks: Ranks, plan: Plan, parts: Parts, shards: Shards | None, folder: Path
-) -> tuple[Progress, str | None]:
-    """Set the parts in every process to the state that the first one reads, or else to its first weights.
-
-    Returns:
-        Where the training stands, and a warning where that is not what was saved last.
-    """
-    plain = parts if shards is None else shards.plain(plan)
-    progress, warning = Progress(total=plan.steps, legs=plan.legs), None
-    if ranks.first and has_state(folder):
-        progress, warning = newest_state(folder, plain)
-    progress = same_state(ranks, plain, progress)
-    if shards is not None:
-        take(parts, plain)
-    return progress, warning
-
-
-def batch_number(step: int, skipped: Sequence[int]) -> int:
-    """Number of the batch that step `step` (from 0) uses: every batch in order but the skipped ones.
-
-    >>> [batch_number(step, [1, 2]) for step in range(3)]
-    [0, 3, 4]
-    """
-    number = step
-    for left_out in sorted(skipped):
-        number += left_out <= number
-    return number
-
-
-def allowed(total: int | None) -> int:
-    """Batches that may be left out in a training of `total` steps.
-
-    >>> allowed(2000), allowed(60), allowed(24), allowed(None)
-    (5, 3, 1, 5)
-    """
-    return MAX_SKIPPED if total is None else min(MAX_SKIPPED, max(1, int(MAX_SHARE * total)))
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A batch that must not be learned from, and what of it is not finite."""
-
-    batch: Batch
-    what: str
 
 
 @dataclass

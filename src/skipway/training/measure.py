@@ -1,18 +1,15 @@
 """What a step takes on this machine: real steps of a throwaway network, timed and weighed."""
 
 import math
-import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from skipway.data.augment import Augmentation
-from skipway.data.layouts import Volume
 from skipway.data.sampling import BatchPlan, make_batch, prefetch
 from skipway.devices import fast_bf16
 from skipway.errors import Problem, UsageError
@@ -26,6 +23,8 @@ from skipway.training.average import start_average
 from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted
 from skipway.training.dataset import TrainingSet
 from skipway.training.prepare import Prepared
+from skipway.training.session import spread
+from skipway.training.state import undisturbed
 from skipway.training.step import learn, optimiser_of, placed
 
 LOOKS = {2: 4, 3: 2}
@@ -75,7 +74,7 @@ def measured(
     kept = frozenset({"batch"} if processes > 1 else ())
     whole = memory.budget(device, request.vram if on_gpu else request.ram)
     host = memory.budget(cpu, request.ram)
-    with _undisturbed(device):
+    with undisturbed():
         meter = Meter(prepared, device, math.inf if request.seconds is None else MEASURING * request.seconds)
         cache = min(KEPT, meter.decoded)
         if host is not None:
@@ -123,7 +122,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         began, plan = time.perf_counter(), self.prepared.plan
-        chosen = _spread(self.prepared.train_volumes, LOOKS[plan.ndim])
+        chosen = spread(self.prepared.train_volumes, LOOKS[plan.ndim])
         self.samples = TrainingSet(
             [pair for volume in chosen for pair in volume.pairs],
             self.prepared.task,
@@ -283,22 +282,3 @@ def _too_large(error: TooLarge, request: Request, on_gpu: bool, whole: int, held
             f"{flag} {1 + least // 2**20:.0f}M, or a smaller --patch or --width",
         )
     )
-
-
-def _spread(volumes: Sequence[Volume], count: int) -> Sequence[Volume]:
-    """At most `count` of the volumes, evenly spaced."""
-    if len(volumes) <= count:
-        return volumes
-    return [volumes[(2 * k + 1) * len(volumes) // (2 * count)] for k in range(count)]
-
-
-@contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Random states of torch, NumPy and Python are afterwards what they were before."""
-    numbers, ours = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state is what we put back)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            random.setstate(numbers)
-            np.random.set_state(ours)  # noqa: NPY002

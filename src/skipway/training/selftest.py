@@ -6,14 +6,11 @@ it trains is thrown away and every random state is put back, so the training tha
 
 import copy
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from skipway.data.suspicions import Suspicion
@@ -26,6 +23,7 @@ from skipway.training import overfit
 from skipway.training.dataset import TrainingSet, read_image
 from skipway.training.prepare import Prepared
 from skipway.training.session import first_weights
+from skipway.training.state import undisturbed
 from skipway.training.trivial import one_everywhere, predicted_by, simplest
 
 FILE = "selftest"
@@ -125,18 +123,6 @@ def self_test(
     head = "in doubt" if warnings else "passed" if done else "undecided"
     lines = {"self-test": f"{head} after {spent:.0f} s: {learnt.lines['learnt']}", "to beat": beat}
     return Verdict(lines, warnings, {"seconds": round(spent, 2), **learnt.figures, **figures})
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Every random state as it was, afterwards."""
-    numbers, words = np.random.get_state(), random.getstate()  # noqa: NPY002 (the global state is what is kept)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        np.random.set_state(numbers)  # noqa: NPY002
-        random.setstate(words)
 
 
 class _Learning:

@@ -27,11 +27,13 @@ from skipway.pretrained import load_pretrained
 from skipway.runs import Run
 from skipway.training.collapse import Collapse
 from skipway.training.dataset import TrainingSet, read_masks
-from skipway.training.loop import Hooks, Validation, batch_number, fit
+from skipway.training.hooks import Hooks, Validation
+from skipway.training.loop import fit
 from skipway.training.pace import Reserve
 from skipway.training.prepare import Prepared
 from skipway.training.ranks import ALONE, Ranks
 from skipway.training.reserve import NOTHING, Ending, measure
+from skipway.training.skipping import batch_number
 from skipway.training.start import started
 from skipway.training.state import has_state, seed_all
 

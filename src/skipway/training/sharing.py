@@ -1,9 +1,31 @@
 """What several processes that train together must hold alike, and what each must draw for itself."""
 
+from pathlib import Path
+
 import numpy as np
 
+from skipway.plan import Plan
 from skipway.training.ranks import Ranks
-from skipway.training.state import Parts, Progress, packed, unpacked
+from skipway.training.shards import Shards, take
+from skipway.training.state import Parts, Progress, has_state, newest_state, packed, unpacked
+
+
+def restored(
+    ranks: Ranks, plan: Plan, parts: Parts, shards: Shards | None, folder: Path
+) -> tuple[Progress, str | None]:
+    """Set the parts in every process to the state that the first one reads, or else to its first weights.
+
+    Returns:
+        Where the training stands, and a warning where that is not what was saved last.
+    """
+    plain = parts if shards is None else shards.plain(plan)
+    progress, warning = Progress(total=plan.steps, legs=plan.legs), None
+    if ranks.first and has_state(folder):
+        progress, warning = newest_state(folder, plain)
+    progress = same_state(ranks, plain, progress)
+    if shards is not None:
+        take(parts, plain)
+    return progress, warning
 
 
 def same_state(ranks: Ranks, parts: Parts, progress: Progress) -> Progress:

@@ -7,7 +7,8 @@ that one rename makes them all true at once.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,18 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed % 2**64)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Every random state as it was, afterwards."""
+    numbers, words = np.random.get_state(), random.getstate()  # noqa: NPY002 (the global state is what is kept)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        np.random.set_state(numbers)  # noqa: NPY002
+        random.setstate(words)
 
 
 def _random_state() -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
