@@ -95,20 +95,28 @@ def test_memory_that_runs_out_while_measuring_counts_as_too_large():
     assert fitted(planned, ALL, Limits(image=IMAGE), cost).plan.micro == 2
 
 
-def test_slow_steps_get_fewer_patches_then_smaller_ones_then_a_narrower_network():
+def test_slow_steps_get_more_and_smaller_patches_then_fewer_then_a_narrower_network():
     # A step of 4 patches takes 4 s: 400 steps take 1600 s.
     for seconds, batch, side, width in (
         (1600, 4, 256, 16),
-        (1500, 2, 256, 16),
-        (799, 2, 192, 16),
-        (440, 2, 128, 16),
-        (110, 2, 128, 8),
-        (10, 2, 128, 8),  # never enough: the fastest there is
+        (1500, 8, 128, 16),
+        (799, 4, 128, 16),
+        (399, 4, 96, 16),
+        (224, 4, 64, 16),
+        (99, 4, 64, 8),
+        (49, 2, 64, 8),
+        (10, 2, 64, 8),  # never enough: the fastest there is
     ):
         found = Machine(1.0).fit(plan(), seconds=seconds).plan
         assert (found.batch, found.patch, found.config["width"]) == (batch, (side, side), width), seconds
     assert "4 by rule, 2 for about" in found.reasons["batch"]
     assert found.micro is None
+
+
+def test_many_patches_become_several_before_they_become_smaller():
+    for seconds, batch, side in ((6400, 16, 256), (6300, 8, 256), (3100, 4, 256), (1500, 8, 128)):
+        found = Machine(1.0).fit(plan(batch=16), seconds=seconds).plan
+        assert (found.batch, found.patch) == (batch, (side, side)), seconds
 
 
 def test_what_the_user_named_is_never_changed():

@@ -20,6 +20,9 @@ PLENTY = 6000
 NARROWEST, FEWEST_PATCHES, MOST_PATCHES = 8, 2, 32
 """Features at the finest level, and patches a step, that shrinking leaves and growing reaches at most."""
 
+SEVERAL = 4
+"""Patches a step that are given up last: batch norm over two images learns statistics that fit neither."""
+
 SMALLEST, LARGEST = {2: 64, 3: 16}, {2: 512, 3: 256}
 """Side of a patch, by axes, that shrinking leaves and growing reaches."""
 
@@ -106,9 +109,9 @@ def fitted(plan: Plan, named: frozenset[str], limits: Limits, cost: Costs) -> Fi
     """The plan, changed as little as fits the limits.
 
     Memory comes first: the largest micro-batch that fits, else a smaller patch, else a narrower network. Then time:
-    the faster precision; while fewer than `limits.least` steps would fit, fewer patches, a smaller patch, a narrower
-    network, in this order; while more than `PLENTY` would, a wider network, more patches, a larger patch, in turns, as
-    long as `ENOUGH` remain.
+    the faster precision; while fewer than `limits.least` steps would fit, `SEVERAL` patches, twice as many of half
+    the sides (images only), `SEVERAL` again, a smaller patch, a narrower network, two patches, in this order; while
+    more than `PLENTY` would, a wider network, more patches, a larger patch, in turns, as long as `ENOUGH` remain.
 
     Args:
         plan: What the rules chose.
@@ -189,7 +192,7 @@ def _shrunk(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -
     if steps_of(found, limits) >= limits.least:
         return found
     tries = [found]
-    for smaller in _smaller(found.plan, named, ("batch", "patch", "width")):
+    for smaller in _smaller(found.plan, named, ("several", "halves", "several", "patch", "width", "two")):
         tried, _ = _settled(smaller, limits, cost, hurry=True)
         if tried is None:
             continue
@@ -217,9 +220,14 @@ def _grown(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) ->
 def _smaller(plan: Plan, named: frozenset[str], order: tuple[str, ...]) -> Iterator[Plan]:
     """Ever smaller plans, each change on top of those before."""
     for name in order:
-        if name == "batch" and name not in named:
-            while plan.batch > FEWEST_PATCHES:
-                plan = replace(plan, batch=max(FEWEST_PATCHES, plan.batch // 2), micro=None)
+        if name in ("several", "two") and "batch" not in named:
+            least = SEVERAL if name == "several" else FEWEST_PATCHES
+            while plan.batch > least:
+                plan = replace(plan, batch=max(least, plan.batch // 2), micro=None)
+                yield plan
+        elif name == "halves" and plan.ndim == 2 and not named & {"batch", "patch"}:
+            if (cut := _scaled(plan, 1 / 2)) is not None:
+                plan = replace(cut, batch=min(2 * plan.batch, MOST_PATCHES))
                 yield plan
         elif name == "patch" and name not in named:
             for factor in SHRINKING:
