@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from skipway.data.augment import Augmentation
-from skipway.data.sampling import BatchPlan, make_batch, prefetch
+from skipway.data.sampling import make_batch, prefetch
 from skipway.devices import fast_bf16
 from skipway.errors import Problem, UsageError
-from skipway.losses import LOSSES, each_class
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
 from skipway.plan import KEPT, Plan, geometry_of, published_width
@@ -23,7 +21,7 @@ from skipway.training.average import start_average
 from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted
 from skipway.training.dataset import TrainingSet
 from skipway.training.prepare import Prepared
-from skipway.training.session import spread
+from skipway.training.session import NEVER, batch_plan, spread
 from skipway.training.state import undisturbed
 from skipway.training.step import learn, optimiser_of, placed
 
@@ -185,23 +183,12 @@ class Meter:
 
     def _steps(self, plan: Plan, micro: int) -> Cost:
         model, optimiser = self._network(plan)
-        loss = LOSSES[plan.loss].function
-        if self.prepared.labels.overlapping:
-            loss = each_class(loss)
-        batches = BatchPlan(
-            seed=plan.seed,
-            batch_size=micro,
-            patch=plan.patch,
-            augmentation=Augmentation(**plan.augmentation),
-            n=len(self.samples),
-            margin=min(model.geometry.margins.values()),
-            foreground=plan.foreground_share,
-            ignore=self.prepared.labels.unknown,
-        )
+        cut = replace(self.prepared, plan=replace(plan, batch=micro))
+        batches, loss = batch_plan(cut, model, len(self.samples)), self.prepared.loss
         whole = replace(plan, micro=None)
         memory.forget_peak(self.device)
         took: list[float] = []
-        with closing(prefetch(lambda k: make_batch(self.samples, batches, k), 0, 2**62)) as made:
+        with closing(prefetch(lambda k: make_batch(self.samples, batches, k), 0, NEVER)) as made:
             while not self._enough(took):
                 began = time.perf_counter()
                 learn(whole, model, optimiser, loss, next(made), 0.0, self.device)

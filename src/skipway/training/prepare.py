@@ -16,6 +16,7 @@ from skipway.data.scan import Scan
 from skipway.data.splits import Split, split
 from skipway.data.suspicions import near_copies
 from skipway.devices import fast_bf16
+from skipway.losses import LOSSES, Loss, each_class
 from skipway.plan import Plan, make_plan
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
@@ -58,6 +59,12 @@ class Prepared:
     def task(self) -> Task:
         """What the network learns."""
         return make_task(self.labels, self.plan.class_weights, self.plan.min_area)
+
+    @property
+    def loss(self) -> Loss:
+        """What a step makes small; class by class where classes overlap."""
+        function = LOSSES[self.plan.loss].function
+        return each_class(function) if self.labels.overlapping else function
 
     @property
     def train_volumes(self) -> tuple[Volume, ...]:

@@ -16,7 +16,6 @@ import torch
 from skipway.data.suspicions import Suspicion
 from skipway.errors import DataError, NumericalError, Problem
 from skipway.images import shown
-from skipway.losses import LOSSES, each_class
 from skipway.metrics.pixel import mean_defined
 from skipway.runs import Run
 from skipway.training import overfit
@@ -131,8 +130,7 @@ class _Learning:
     def __init__(self, prepared: Prepared, device: torch.device) -> None:
         self._plan, self._labels = prepared.plan, prepared.labels
         self._device = device
-        loss = LOSSES[self._plan.loss].function
-        self._loss = each_class(loss) if self._labels.overlapping else loss
+        self._loss = prepared.loss
         torch.manual_seed(self._plan.seed)
         self._model = first_weights(self._plan)
         samples = TrainingSet(

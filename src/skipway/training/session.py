@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skipway.data.augment import Augmentation
 from skipway.data.layouts import Pair, Volume
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
-from skipway.losses import LOSSES, Loss, each_class
+from skipway.losses import Loss
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
@@ -97,19 +97,8 @@ def run_training(
         ndim=plan.ndim,
         cache_bytes=plan.cache,
     )
-    batches = BatchPlan(
-        seed=plan.seed,
-        batch_size=plan.batch,
-        patch=plan.patch,
-        augmentation=Augmentation(**plan.augmentation),
-        n=len(samples),
-        margin=min(model.geometry.margins.values()),
-        foreground=plan.foreground_share,
-        ignore=prepared.labels.unknown,
-    )
-    loss = LOSSES[plan.loss].function
-    if prepared.labels.overlapping:
-        loss = each_class(loss)
+    batches = batch_plan(prepared, model, len(samples))
+    loss = prepared.loss
     affordable = WATCHED_PIXELS // math.prod(prepared.fingerprint.size(plan.ndim))
     watched = spread(prepared.val_volumes, min(WATCHED, max(2, affordable)))
     watch = _Watch(prepared, watched, device, loss)
@@ -137,6 +126,21 @@ def run_training(
     if plan.seconds is not None:
         spent += _read_ahead(samples, READ_AHEAD * plan.seconds)
     return fit(plan, model, loss, run, hooks, device, spent=spent, provisional=provisional, ranks=ranks)
+
+
+def batch_plan(prepared: Prepared, model: SkipGraph, count: int) -> BatchPlan:
+    """How batches are cut out of `count` samples for a network."""
+    plan = prepared.plan
+    return BatchPlan(
+        seed=plan.seed,
+        batch_size=plan.batch,
+        patch=plan.patch,
+        augmentation=Augmentation(**plan.augmentation),
+        n=count,
+        margin=min(model.geometry.margins.values()),
+        foreground=plan.foreground_share,
+        ignore=prepared.labels.unknown,
+    )
 
 
 def full_score(prepared: Prepared, model: SkipGraph, device: torch.device) -> float | None:
