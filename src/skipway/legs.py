@@ -14,6 +14,7 @@ class Leg:
         share: Part of the whole training that lies before it, from 0 up to 1.
         bends: (step, total), …: from that step on, the leg was to end with step `total`; the last one holds.
             Empty while nothing is measured.
+        validations: Validations during it; None for the usual number.
 
     >>> leg = Leg(bends=((0, 100), (50, 150)))
     >>> [leg.progress(step) for step in (0, 25, 50, 100, 150)]
@@ -23,6 +24,7 @@ class Leg:
     begin: int = 0
     share: float = 0.0
     bends: tuple[tuple[int, int], ...] = ()
+    validations: int | None = None
 
     @classmethod
     def of(cls, steps: int | None) -> "Leg":

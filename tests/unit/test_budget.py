@@ -96,16 +96,17 @@ def test_memory_that_runs_out_while_measuring_counts_as_too_large():
 
 
 def test_slow_steps_get_more_and_smaller_patches_then_fewer_then_a_narrower_network():
-    # A step of 4 patches takes 4 s: 400 steps take 1600 s.
+    # A step of 4 patches of 256² takes 4 s. Half of the work is worth it below 400 / √2 steps: 1131 s.
     for seconds, batch, side, width in (
         (1600, 4, 256, 16),
-        (1500, 8, 128, 16),
-        (799, 4, 128, 16),
-        (399, 4, 96, 16),
-        (224, 4, 64, 16),
-        (99, 4, 64, 8),
-        (49, 2, 64, 8),
-        (10, 2, 64, 8),  # never enough: the fastest there is
+        (1140, 4, 256, 16),
+        (1120, 8, 128, 16),
+        (560, 4, 128, 16),
+        (280, 4, 96, 16),
+        (140, 4, 64, 16),
+        (49, 4, 64, 8),
+        (30, 2, 64, 8),
+        (10, 2, 64, 8),  # never enough: the least there is
     ):
         found = Machine(1.0).fit(plan(), seconds=seconds).plan
         assert (found.batch, found.patch, found.config["width"]) == (batch, (side, side), width), seconds
@@ -114,7 +115,7 @@ def test_slow_steps_get_more_and_smaller_patches_then_fewer_then_a_narrower_netw
 
 
 def test_many_patches_become_several_before_they_become_smaller():
-    for seconds, batch, side in ((6400, 16, 256), (6300, 8, 256), (3100, 4, 256), (1500, 8, 128)):
+    for seconds, batch, side in ((4540, 16, 256), (4510, 8, 256), (2250, 4, 256), (1120, 8, 128)):
         found = Machine(1.0).fit(plan(batch=16), seconds=seconds).plan
         assert (found.batch, found.patch) == (batch, (side, side)), seconds
 
@@ -181,6 +182,32 @@ def test_where_smaller_is_hardly_faster_the_plan_is_not_thrown_away():
 
     limits = Limits(image=IMAGE, seconds=50.0)
     assert fitted(plan(), frozenset(), limits, cost).plan == plan()
+
+
+def test_shrinking_ends_where_overhead_takes_half_of_a_step():
+    """c + k·w seconds: of ever smaller plans the one with k·w nearest to c is worth most."""
+
+    def cost(of):
+        return Cost(1.0 + of.batch * Machine(1.0).work(of), 0.0)
+
+    limits = Limits(image=IMAGE, seconds=30.0)
+    found = fitted(plan(), frozenset(), limits, cost).plan
+    assert (found.batch, found.patch, found.config["width"]) == (4, (128, 128), 16)
+    assert found.reasons["patch"].startswith("256×256 by rule, 128×128 for about 15 steps")
+
+
+def test_load_that_slows_every_step_alike_changes_no_choice_between_plans():
+    """Where steps are too few, what counts is what plans cost compared with each other."""
+    for seconds in (10.0, 30.0, 100.0):
+        choices = []
+        for load in (1.0, 2.0, 5.0):
+
+            def cost(of, load=load):
+                return Cost(load * (0.3 + of.batch * Machine(1.0).work(of)), 0.0)
+
+            limits = Limits(image=IMAGE, seconds=seconds, least=10**6)
+            choices.append(fitted(plan(), frozenset(), limits, cost).plan.patch)
+        assert len(set(choices)) == 1
 
 
 def test_a_hopeless_plan_is_left_after_one_patch():

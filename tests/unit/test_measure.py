@@ -121,6 +121,9 @@ def test_no_more_is_measured_than_a_share_of_the_time(data, tmp_path):
     smaller = meter.cost(replace(there.plan, batch=1))
     assert smaller.seconds == pytest.approx(first.seconds / 2)
     assert first.kept < smaller.bytes <= first.bytes
+    meter.overhead = first.seconds / 2
+    assert meter.cost(replace(there.plan, batch=1)).seconds == pytest.approx(first.seconds * 3 / 4)
+    assert meter.cost(replace(there.plan, batch=1)).bytes == smaller.bytes
     assert meter.cost(replace(there.plan, patch=(64, 64))).seconds == float("inf")
     assert meter.spent == spent
 

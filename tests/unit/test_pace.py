@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,9 +46,11 @@ def simulated(budget, a_step, look, final, loads, noise=(1.0,)):
         if pace.looks(leg, progress.step):
             if pace.measures(leg, progress.step):
                 pace.reserving(lambda: measured(machine, look, final), leg, progress.step)
+            if leg.total is None:
+                leg = replace(leg, validations=pace.validations)
             total = pace.fitting(leg, progress.step)
             if total is not None:
-                progress.bend(total)
+                progress.bend(total, leg.validations)
             said = said or machine.time + pace.left(progress.here, progress.step)
         if validates(progress.step, progress.here):
             with pace.validating():

@@ -20,6 +20,9 @@ PLENTY = 6000
 NARROWEST, FEWEST_PATCHES, MOST_PATCHES = 8, 2, 32
 """Features at the finest level, and patches a step, that shrinking leaves and growing reaches at most."""
 
+LEAST_SHARE = 0.25
+"""Share of the time that goes into steps whatever is to be predicted afterwards."""
+
 SEVERAL = 4
 """Patches a step that are given up last: batch norm over two images learns statistics that fit neither."""
 
@@ -31,9 +34,6 @@ SHRINKING = (3 / 4, 2 / 3)
 
 SAFE = 256**2
 """Pixels of a patch that is measured at once where time counts; others come after one of half their sides."""
-
-NEAR = 1.25
-"""Where no plan has steps enough, the first that takes at most this many times as long as the fastest is taken."""
 
 CLOSE = 1.25
 """Times of two precisions within this factor of each other count as equal: other programs differ as much."""
@@ -60,7 +60,8 @@ class Limits:
 
     Attributes:
         bytes: Most memory during a step; None where nobody knows.
-        seconds: Time for all steps; None where their number is settled.
+        seconds: Time for all steps and what follows them; None where their number is settled.
+        looked: Pixels that are predicted after the steps, about as long a pixel as a step takes for one of its own.
         least: Steps without which there is little to learn from.
         width: Features at the finest level that growing reaches.
         image: Size of the median image per axis, beyond which a patch holds nothing new.
@@ -69,6 +70,7 @@ class Limits:
 
     bytes: float | None = None
     seconds: float | None = None
+    looked: float = 0.0
     least: int = 400
     width: int = 64
     image: tuple[int, ...] = ()
@@ -110,8 +112,9 @@ def fitted(plan: Plan, named: frozenset[str], limits: Limits, cost: Costs) -> Fi
 
     Memory comes first: the largest micro-batch that fits, else a smaller patch, else a narrower network. Then time:
     the faster precision; while fewer than `limits.least` steps would fit, `SEVERAL` patches, twice as many of half
-    the sides (images only), `SEVERAL` again, a smaller patch, a narrower network, two patches, in this order; while
-    more than `PLENTY` would, a wider network, more patches, a larger patch, in turns, as long as `ENOUGH` remain.
+    the sides (images only), `SEVERAL` again, a smaller patch, a narrower network, two patches, in this order, and of
+    all these the one that is worth most; while more than `PLENTY` would, a wider network, more patches, a larger
+    patch, in turns, as long as `ENOUGH` remain.
 
     Args:
         plan: What the rules chose.
@@ -132,7 +135,10 @@ def fitted(plan: Plan, named: frozenset[str], limits: Limits, cost: Costs) -> Fi
 
 def steps_of(found: Fitted, limits: Limits) -> float:
     """Steps that the time allows; infinite where their number is settled."""
-    return math.inf if limits.seconds is None else limits.seconds / found.cost.seconds
+    if limits.seconds is None:
+        return math.inf
+    after = limits.looked / (found.plan.batch * math.prod(found.plan.patch)) * found.cost.seconds
+    return max(limits.seconds - after, LEAST_SHARE * limits.seconds) / found.cost.seconds
 
 
 def _into_memory(plan: Plan, named: frozenset[str], limits: Limits, cost: Costs) -> Fitted:
@@ -187,20 +193,29 @@ def _faster(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -
     return found
 
 
+def work(plan: Plan, patches: int = 1) -> float:
+    """What the arithmetic of so many patches grows with: pixels, and a power of the width found on CPUs."""
+    return float(patches * math.prod(plan.patch) * plan.config.get("width", 1) ** 1.5)
+
+
+def worth(found: Fitted, limits: Limits) -> float:
+    """What a plan teaches in the time, to compare plans that have too few steps: s · √w for s steps of work w.
+
+    Where a step takes c + k · w seconds, this is largest at k · w = c. So a plan shrinks while its arithmetic takes
+    most of a step, and not when little but overhead is left, or the load of other programs.
+    """
+    return min(steps_of(found, limits), limits.least) * math.sqrt(work(found.plan, found.plan.batch))
+
+
 def _shrunk(found: Fitted, named: frozenset[str], limits: Limits, cost: Costs) -> Fitted:
-    """The first of ever smaller plans that has steps enough; where none has, the first that is about as fast as any."""
-    if steps_of(found, limits) >= limits.least:
-        return found
+    """The plan worth most of this one and ever smaller ones, up to the first that has steps enough."""
     tries = [found]
     for smaller in _smaller(found.plan, named, ("several", "halves", "several", "patch", "width", "two")):
+        if steps_of(tries[-1], limits) >= limits.least:
+            break
         tried, _ = _settled(smaller, limits, cost, hurry=True)
-        if tried is None:
-            continue
-        if steps_of(tried, limits) >= limits.least:
-            return tried
-        tries.append(tried)
-    fastest = min(tried.cost.seconds for tried in tries)
-    best = next(tried for tried in tries if tried.cost.seconds <= NEAR * fastest)
+        tries += [tried] if tried is not None else []
+    best = max(tries, key=lambda tried: worth(tried, limits))
     return _settled(best.plan, limits, cost)[0] or best
 
 

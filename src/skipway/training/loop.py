@@ -258,24 +258,27 @@ class _Training:
         progress, pace = self.progress, self.pace
         first = not pace.known
         looks = self.ranks.first and pace.looks(progress.here, progress.step)
-        total = self._fitting() if looks else None
+        length = self._fitting() if looks else None
         if pace.budget is not None:
-            total = self.ranks.share(total)
-        if total is not None:
-            progress.bend(total)
-        if looks and (first or total is not None):
+            length = self.ranks.share(length)
+        if length is not None:
+            progress.bend(*length)
+        if looks and (first or length is not None):
             self._note_plan()
             self._say_plan(first=first)
 
-    def _fitting(self) -> int | None:
-        """Another number of steps, where the budget asks for it."""
+    def _fitting(self) -> tuple[int, int | None] | None:
+        """Another number of steps, where the budget asks for it, and that of validations."""
         progress, pace, leg = self.progress, self.pace, self.progress.here
         if pace.measures(leg, progress.step):
             readable = (
                 self.average if self.shards is None else self.shards.readable
             )  # as fast with older weights
             pace.reserving(lambda: self.hooks.reserved(readable), leg, progress.step)
-        return pace.fitting(leg, progress.step)
+        if leg.total is None:
+            leg = replace(leg, validations=pace.validations)
+        total = pace.fitting(leg, progress.step)
+        return None if total is None else (total, leg.validations)
 
     def _say_plan(self, *, first: bool) -> None:
         progress, pace = self.progress, self.pace

@@ -18,10 +18,10 @@ from skipway.plan import KEPT, Plan, geometry_of, published_width
 from skipway.request import Request
 from skipway.training import memory
 from skipway.training.average import start_average
-from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted
+from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted, work
 from skipway.training.dataset import TrainingSet
 from skipway.training.prepare import Prepared
-from skipway.training.session import NEVER, batch_plan, spread
+from skipway.training.session import NEVER, batch_plan, read_ahead_seconds, spread
 from skipway.training.state import undisturbed
 from skipway.training.step import learn, optimiser_of, placed
 
@@ -34,11 +34,11 @@ TIMED = 3
 MEASURING = 0.05
 """Largest share of a time budget that is spent on measuring."""
 
-TRAINING = 0.8
-"""Share of a time budget that the steps get: validations, scores and report take the rest."""
+TRAINING = 0.82
+"""Share of a time budget that remains for steps and final scores: validations, saves and surprises take the rest."""
 
-SHORT, LEAST, LEAST_SHORT = 90.0, 400, 150
-"""Steps that a training should have at least; the last figure for budgets below so many seconds."""
+LEAST, LONG = 400, 600.0
+"""Steps that a training should have at least, in budgets of so many seconds or more; see `least_steps`."""
 
 HEADROOM = 0.1
 """Share of the memory that no measured step may fill: a whole training, with validation and scores, held 11 % more."""
@@ -83,7 +83,7 @@ def measured(
             found = fitted(
                 plan,
                 _named(prepared, request) | kept,
-                _limits(prepared, request, device, room, spent),
+                _limits(prepared, request, device, room, spent + meter.ahead),
                 meter.cost,
             )
         except TooLarge as error:
@@ -107,6 +107,9 @@ class Meter:
         device: Where the steps run.
         allowance: Seconds for all measurements. What is asked later, once the planned patch and network were measured,
             is estimated from the last measurement where it is smaller, and refused where it is larger.
+        decoded: Bytes of all training images once decoded.
+        ahead: Seconds that decoding them before the first step will take.
+        overhead: Seconds of a step on one patch as small as can be.
     """
 
     prepared: Prepared
@@ -114,8 +117,10 @@ class Meter:
     allowance: float
     spent: float = 0.0
     last: tuple[Plan, Cost] | None = None
+    overhead: float = 0.0
     samples: TrainingSet = field(init=False)
     decoded: int = field(init=False)
+    ahead: float = field(init=False)
     net: tuple[dict[str, Any], SkipGraph, SkipGraph, torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
@@ -136,8 +141,10 @@ class Meter:
                 + sample.target.nbytes
                 + (0 if sample.weights is None else sample.weights.nbytes)
             )
-        self.decoded = int(sum(sizes) / len(sizes) * len(self.prepared.train_volumes))
+        count = len(self.prepared.train_volumes)
+        self.decoded = int(sum(sizes) / len(sizes) * count)
         self.spent += time.perf_counter() - began
+        self.ahead = read_ahead_seconds(self.spent / len(sizes) * count, plan.seconds)
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -145,13 +152,13 @@ class Meter:
         plan, spent = self.prepared.plan, self.spent
         small = geometry_of(plan.model, plan.config).next_legal([SMALLEST[plan.ndim]] * plan.ndim)
         if math.prod(small) < math.prod(plan.patch):
-            self.cost(replace(plan, patch=small, micro=1))
+            self.overhead = self.cost(replace(plan, patch=small, batch=1)).seconds
             self.spent = spent
 
     def cost(self, plan: Plan) -> Cost:
         """Seconds of a whole step, peak bytes of one micro-batch; see `fitted`."""
         if self.last is not None and self.spent > self.allowance:
-            return _estimate(plan, *self.last)
+            return _estimate(plan, *self.last, self.overhead)
         began = time.perf_counter()
         micro = plan.micro or plan.batch
         try:
@@ -214,17 +221,25 @@ class Meter:
         return self.net[1], self.net[3]
 
 
-def _estimate(plan: Plan, known: Plan, cost: Cost) -> Cost:
-    """From a plan that was measured to a smaller one: time and the memory of a micro-batch by pixels and width."""
-
-    def work(of: Plan, patches: int) -> float:
-        return patches * math.prod(of.patch) * of.config.get("width", 1) ** 1.5
-
+def _estimate(plan: Plan, known: Plan, cost: Cost, overhead: float) -> Cost:
+    """From a plan that was measured to a smaller one, with the seconds that a part of a batch takes however small."""
+    parts, before = (-(-of.batch // (of.micro or of.batch)) for of in (plan, known))
     share = work(plan, plan.batch) / work(known, known.batch)
     if share > 1:
         return Cost(math.inf, math.inf)
     part = work(plan, plan.micro or plan.batch) / work(known, known.micro or known.batch)
-    return Cost(cost.seconds * share, cost.kept + (cost.bytes - cost.kept) * part, cost.kept)
+    least = min(overhead * before, cost.seconds)
+    seconds = least * parts / before + (cost.seconds - least) * share
+    return Cost(seconds, cost.kept + (cost.bytes - cost.kept) * part, cost.kept)
+
+
+def least_steps(seconds: float) -> int:
+    """Steps that a training of so much time should have: fewer where it is short, since all else gets less as well.
+
+    >>> least_steps(60), least_steps(120), least_steps(600), least_steps(3600)
+    (126, 178, 400, 400)
+    """
+    return int(LEAST * min(1.0, math.sqrt(seconds / LONG)))
 
 
 def _limits(
@@ -235,9 +250,10 @@ def _limits(
     return Limits(
         bytes=room,
         seconds=None if seconds is None else max(0.1 * seconds, TRAINING * seconds - spent),
-        least=LEAST_SHORT if seconds is not None and seconds < SHORT else LEAST,
+        least=LEAST if seconds is None else least_steps(seconds),
         width=published_width(plan.model) if "width" in plan.config else 0,
         image=prepared.fingerprint.size(plan.ndim),
+        looked=len(prepared.val_volumes) * math.prod(prepared.fingerprint.size(plan.ndim)),
         precisions=("fp32", "bf16") if both else (),
     )
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from skipway.legs import Leg
-from skipway.training.schedule import measured, steps_in, validations_left
+from skipway.training.schedule import VALIDATIONS, measured, steps_in, validations_left
 
 SAVE_SECONDS = 30.0
 
@@ -19,6 +19,9 @@ TOLERANCE = 0.03
 
 LARGE = 0.4
 """Part of a budget that validations and the final scores may take before it is said."""
+
+WATCHING = 0.08
+"""Part of a budget that all validations may take; there are fewer of them where it is short, but two."""
 
 AIM = 0.98
 """Part of a budget that is planned for: what nobody foresaw takes time more often than it saves it."""
@@ -154,6 +157,14 @@ class Pace:
             return True
         cost, due = self._cost, any(self._reserved_at < share <= leg.progress(step) for share in _AGAIN)
         return due and self.budget is not None and cost < self.budget / LOOKS
+
+    @property
+    def validations(self) -> int | None:
+        """As many as the budget affords; None for the usual number."""
+        if self.budget is None or self.reserve is None or not self.reserve.validation:
+            return None
+        afforded = int(WATCHING * self.budget / self.reserve.validation)
+        return None if afforded >= VALIDATIONS else max(2, afforded)
 
     def left(self, leg: Leg, step: int) -> float:
         """Seconds from now to the end of all, as the leg stands."""

@@ -9,7 +9,7 @@ MEASURED_STEPS = 20
 """Steps run before the number of steps is derived from a time budget; the warm-up is longer and does not need it."""
 
 VALIDATIONS = 8
-"""Validations during a training."""
+"""Validations during a training, where its time allows them."""
 
 
 def learning_rate(plan: Plan, step: int, leg: Leg) -> float:
@@ -60,16 +60,20 @@ def steps_in(step: int, left: float, per_step: float) -> int:
 
 
 def validates(step: int, leg: Leg) -> bool:
-    """Whether the averaged weights are validated after `step`: at every eighth of the training, and at its end."""
+    """Whether the averaged weights are validated after `step`: at even parts of the training, and at its end."""
     if not leg.bends or step == leg.begin or step < leg.bends[0][0]:
         return False
-    return step == leg.total or _eighth(leg, step) > _eighth(leg, step - 1)
+    return step == leg.total or _part(leg, step) > _part(leg, step - 1)
 
 
 def validations_left(step: int, leg: Leg) -> int:
     """Validations after `step`, the last one with it."""
-    return max(1, VALIDATIONS - _eighth(leg, step)) if step != leg.total else 0
+    return max(1, _parts(leg) - _part(leg, step)) if step != leg.total else 0
 
 
-def _eighth(leg: Leg, step: int) -> int:
-    return int(VALIDATIONS * leg.progress(step))
+def _parts(leg: Leg) -> int:
+    return VALIDATIONS if leg.validations is None else leg.validations
+
+
+def _part(leg: Leg, step: int) -> int:
+    return int(_parts(leg) * leg.progress(step))

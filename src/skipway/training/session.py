@@ -1,8 +1,10 @@
 """Connects the loop with data, task and validation."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,9 @@ WATCHED, WATCHED_PIXELS = 12, 2_000_000
 
 READ_AHEAD = 0.1
 """Largest share of a time budget spent on decoding the training images before the first step."""
+
+READERS = 4
+"""Threads at most that decode them."""
 
 OnLogits = Callable[[tuple[slice, ...], torch.Tensor], None]
 """Told of the region that a tile decides, and of its logits (K, *region)."""
@@ -175,11 +180,24 @@ def _read_ahead(samples: TrainingSet, limit: float) -> float:
         Seconds it took.
     """
     began = time.perf_counter()
-    for index in range(len(samples)):
-        if time.perf_counter() - began > limit:
-            break
-        _ = samples[index]
+
+    def read(index: int) -> None:
+        if time.perf_counter() - began < limit:
+            _ = samples[index]
+
+    with ThreadPoolExecutor(_readers()) as pool:
+        for _ in pool.map(read, range(len(samples))):
+            pass
     return time.perf_counter() - began
+
+
+def read_ahead_seconds(alone: float, budget: float | None) -> float:
+    """What decoding ahead will take of a time budget, where one thread would take `alone` seconds for all samples."""
+    return 0.0 if budget is None else min(READ_AHEAD * budget, alone / _readers())
+
+
+def _readers() -> int:
+    return min(READERS, os.cpu_count() or 1)
 
 
 class _Watch:

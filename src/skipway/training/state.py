@@ -9,7 +9,7 @@ that one rename makes them all true at once.
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,10 @@ class Progress:
         """The legs, but none where the number of steps says it all."""
         return () if self.legs == (Leg.of(self.total),) else self.legs
 
-    def bend(self, total: int) -> None:
-        """From this step on, the training is to end with step `total`."""
-        self.legs = (*self.legs[:-1], self.legs[-1].bent(self.step, total))
+    def bend(self, total: int, validations: int | None = None) -> None:
+        """From this step on, the training is to end with step `total`, after so many validations in all."""
+        leg = self.legs[-1].bent(self.step, total)
+        self.legs = (*self.legs[:-1], replace(leg, validations=validations))
         self.total = total
 
 
