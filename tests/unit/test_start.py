@@ -65,6 +65,20 @@ def test_network_rate_and_weights_come_from_the_run(data, first, tmp_path):
     assert "before the first step" in lines[1]
 
 
+def test_validation_images_that_trained_the_run_are_named(data, first, tmp_path):
+    said = []
+    tune(data, tmp_path / "same", first, said.append)
+    assert not [event for event in said if event["event"] == "warning" and "flatter" in event["text"]]
+    order = order_of(data, tmp_path / "other", Request(steps=2, batch=2, start=str(first)))
+    trained = Run(first).read("split")["train"]
+    (tmp_path / "val.txt").write_text(f"{trained[0]}\n{trained[1]}\n")
+    api.train_run(replace(order, val=tmp_path / "val.txt"), said.append)
+    (warning,) = [event["text"] for event in said if "flatter" in event.get("text", "")]
+    named = "2 of 2 validation images trained the run named by --from"
+    assert warning.startswith(f"{named} ({trained[0]}, {trained[1]})")
+    assert "flatter" in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_worse_model_than_the_start_is_not_saved(data, first, tmp_path):
     said = []
     done = tune(data, tmp_path / "run", first, said.append, learning_rate=0.5, steps=12)

@@ -150,6 +150,8 @@ def prepare(
         divided = replace(divided, warnings=(*divided.warnings, *map(str, leaks)))
     described = fingerprint(checked, divided.train)
     plan, start = _planned(order, fixed, described, checked.labels, device)
+    if start is not None:
+        divided = replace(divided, warnings=(*divided.warnings, *start.known(divided)))
     if plan.ndim == 3 and described.slices == 1:
         divided = replace(divided, warnings=(*divided.warnings, FLAT))
     normalisation = Normalisation(colour=order.reading.colour or "")

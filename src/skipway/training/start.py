@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from skipway.data.fingerprint import Fingerprint
 from skipway.data.labels import LabelMap
-from skipway.errors import Problem, UsageError
+from skipway.data.lists import some
+from skipway.data.splits import Split
+from skipway.errors import CheckpointError, DataError, Problem, UsageError
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
@@ -35,10 +37,20 @@ class Start:
     Attributes:
         tensors: Weights of the new network.
         facts: For run.json: run, SHA-256 of its weights, what was not copied, and whether they can be scored.
+        taught: SHA-256 of the pixels of the images that trained them, where that is known.
     """
 
     tensors: Mapping[str, NDArray[Any]]
     facts: Mapping[str, Any]
+    taught: frozenset[str] = frozenset()
+
+    def known(self, split: Split) -> tuple[str, ...]:
+        """A warning where images that trained these weights validate: their scores flatter the network."""
+        names = [name for name in split.val if split.hashes[name] in self.taught]
+        if not names:
+            return ()
+        text = f"{len(names)} of {len(split.val)} validation images trained the run named by --from ({some(names)})"
+        return (f"{text}: the scores flatter it; --val RUN/split.json keeps its split",)
 
     def write(self, run: Run) -> None:
         """Copy the weights into the run that starts from them."""
@@ -63,6 +75,7 @@ class Origin:
     plan: Plan
     labels: LabelMap
     model: SkipGraph
+    taught: frozenset[str]
 
     @classmethod
     def read(cls, path: Path) -> "Origin":
@@ -77,7 +90,7 @@ class Origin:
         model = load_model(run, torch.device("cpu"))
         name, config = (read_tensors(path / FILE)[1][key] for key in ("model", "config"))
         plan = replace(Plan.from_json(run.read("plan")), model=name, config=config)
-        return cls(path, plan, LabelMap.from_json(run.read("labels")), model)
+        return cls(path, plan, LabelMap.from_json(run.read("labels")), model, _taught(run))
 
     def request(self, asked: Request) -> Request:
         """What is asked, with the network of this run."""
@@ -128,7 +141,16 @@ class Origin:
             "whole": made.whole,
             "learning_rate": plan.learning_rate,
         }
-        return plan, Start(made.tensors, facts)
+        return plan, Start(made.tensors, facts, self.taught)
+
+
+def _taught(run: Run) -> frozenset[str]:
+    """Hashes of what trained a run; none where its split is missing or damaged, since it only serves a warning."""
+    try:
+        split = Split.from_json(run.read("split"))
+    except (CheckpointError, DataError):
+        return frozenset()
+    return frozenset(split.hashes[name] for name in split.train)
 
 
 def started(plan: Plan, folder: Path) -> SkipGraph:
