@@ -16,6 +16,7 @@ from skipway.request import Request
 from skipway.runs import Run
 from skipway.training import overfit, selftest
 from skipway.training.prepare import check_data, prepare
+from skipway.training.state import undisturbed
 
 CPU = torch.device("cpu")
 
@@ -240,7 +241,7 @@ def test_random_states_are_put_back():
     seeded()
     wanted = drawn()
     seeded()
-    with selftest.undisturbed():
+    with undisturbed():
         drawn()
     assert drawn() == wanted
 
