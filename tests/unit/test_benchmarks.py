@@ -11,7 +11,17 @@ import pytest
 from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("common", "series", "processes", "smaller", "training", "race_data", "race_page", "em_curve")
+NAMES = (
+    "common",
+    "series",
+    "processes",
+    "smaller",
+    "training",
+    "race_data",
+    "race_page",
+    "em_curve",
+    "petabyte",
+)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not part of a package")
 
@@ -259,3 +269,39 @@ def test_the_curve_has_every_point_and_the_aim(bench):
     )
     assert first[0] < second[0]  # later is to the right
     assert first[1] > second[1]  # better is higher
+
+
+@pytest.mark.parametrize("workers", [1, 10, 100])
+@pytest.mark.parametrize("life", [float("inf"), 24.0, 2.0])
+@pytest.mark.parametrize("regions", [1, 16])
+def test_a_farm_on_paper_takes_as_long_as_the_simulated_one(bench, workers, life, regions):
+    petabyte = bench("petabyte")
+    work = petabyte.Work("", 400 * workers, 4e6, 2e5, (8.0, 9.0, 8.5, 12.0, 8.2))
+    farm = petabyte.Farm(workers, regions=regions, life=life)
+    played = petabyte.simulated(work, farm).seconds
+    assert played == pytest.approx(petabyte.on_paper(work, farm).seconds, rel=0.05)
+    assert played != pytest.approx(petabyte.on_paper(work, petabyte.Farm(2 * workers)).seconds, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [({"store": 1e7}, "store"), ({"link": 1e5}, "link"), ({"dispatch": 1.0}, "scheduler")],
+)
+def test_what_limits_a_farm_is_named_and_the_simulation_agrees(bench, change, bound):
+    petabyte = bench("petabyte")
+    work, farm = petabyte.Work("", 20_000, 4e6, 2e5, (8.0, 9.0)), petabyte.Farm(200, **change)
+    paper = petabyte.on_paper(work, farm)
+    assert paper.bound == bound
+    assert petabyte.simulated(work, farm).seconds == pytest.approx(paper.seconds, rel=0.05)
+    assert paper.seconds > 1.05 * petabyte.on_paper(work, petabyte.Farm(200)).seconds
+
+
+def test_many_tasks_are_simulated_by_a_smaller_farm_that_takes_as_long(bench):
+    petabyte = bench("petabyte")
+    work, farm = petabyte.Work("", 10**7, 4e6, 2e5, (8.0, 9.0)), petabyte.Farm(10_000, store=2e11)
+    less, few = petabyte.smaller(work, farm)
+    assert less.regions / few.regions <= 2 * petabyte.DRAWN
+    assert petabyte.on_paper(less, few).seconds == pytest.approx(
+        petabyte.on_paper(work, farm).seconds, rel=0.02
+    )
+    assert few.flow == pytest.approx(farm.flow)
