@@ -107,10 +107,10 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
         _tell(event, lines, warnings)
         if new:  # tested before anything is written: a refusal leaves the folder free for the mended data
             found = _self_test(order, prepared, host, checked)
-            prepared, _ = stored(run, prepared, asked, where, ranks.world)
+            tested = {selftest.FILE: found.to_json()}
+            prepared, _ = stored(run, prepared, asked, where, ranks.world, beside=tested)
             state_level(run, where, ())
-            run.write(selftest.FILE, found.to_json())
-        tested = selftest.Verdict.read(run)
+        verdict = selftest.Verdict.read(run)
         run.write("check", dict(checked.seen))
         if facts := run.read("run").get("start"):
             _tell(event, started := {"start": said(facts)})
@@ -120,8 +120,8 @@ def train_single(order: Order, host: Host, check: Check, plan: Plan | None = Non
         if not run.read("run")["finished"]:
             prepared = replace(prepared, plan=under_way(run, prepared.plan, order.request))
             spent = time.perf_counter() - host.began
-            facts = {**lines, **tested.lines, "command": command_of(run, order.device)}
-            warnings = (*warnings, *tested.warnings)
+            facts = {**lines, **verdict.lines, "command": command_of(run, order.device)}
+            warnings = (*warnings, *verdict.warnings)
             ranks.share({"folder": str(run.path), "prepared": prepared.to_json(), "workers": order.workers})
             with stop_signals() as signalled:
 

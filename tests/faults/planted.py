@@ -316,9 +316,11 @@ def drawing():
     on_learning(change)
 
 
-def no_memory(number):
+def no_memory(first, last):
+    """Steps of these numbers, counted as they are tried, run out of memory."""
+
     def change(count, arguments, real):
-        if count == number:
+        if first <= count <= last:
             raise MemoryError
         return real(*arguments)
 

@@ -40,8 +40,8 @@ def test_killed_at_random_moments(nursery, data, whole, tmp_path, tally, row, ki
 
 
 def lives_by_point(nursery, data, whole, root, tally, times, only=""):
-    """Each life dies at the first point that was not died at so often yet, until runs pass through."""
-    fired, finished, note, files = {}, 0, root / "point", 0
+    """Each life dies at the first point that was not died at so often yet, until a run passes through at once."""
+    fired, finished, died, note, files = {}, 0, False, root / "point", 0
     while True:
         run = root / f"{finished}" / "run"
         note.unlink(missing_ok=True)
@@ -50,10 +50,12 @@ def lives_by_point(nursery, data, whole, root, tally, times, only=""):
             assert same(tally, run, whole)
             assert strays(run) == []
             finished += 1
-            if not note.exists() and finished > times:
+            if not died and finished > times:
                 return fired, finished, files
+            died = False
             continue
         assert life["code"] == -9, life["err"]
+        died = True
         point = note.read_text()
         fired[point] = fired.get(point, 0) + 1
         if run.exists():

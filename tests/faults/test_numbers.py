@@ -1,7 +1,9 @@
 """Numbers that are none, memory that is not there."""
 
+import json
+
 import pytest
-from harness import same, step_of, strays, unreadable, words
+from harness import step_of, strays, unreadable, whole_files, words
 
 from skipway.runs import read_tensors
 
@@ -73,12 +75,17 @@ def test_when_it_persists(ends, row, what):
 
 @pytest.mark.row("X19")
 def test_no_memory(nursery, data, whole, tmp_path, tally, row):
-    run = tmp_path / "run"
-    life = nursery.live(words(data, run), ["no_memory", 8])
+    once, often = tmp_path / "once", tmp_path / "often"
+    life = nursery.live(words(data, once), ["no_memory", 8, 8])
+    assert life["code"] == 0, life["err"]
+    plan = json.loads((once / "plan.json").read_text())
+    assert (plan["micro"], plan["batch"]) == (1, 2)
+    assert "memory ran out with 2 in step 8" in plan["reasons"]["micro"]
+    life = nursery.live(words(data, often), ["no_memory", 8, 1000])
     assert life["code"] == 4
-    assert "not enough memory" in life["err"]
-    assert strays(run) == []
-    assert nursery.live(words(data, run))["code"] == 0
-    assert same(tally, run, whole)
-    row("X19", "an allocation fails in a step (the kernel's kill is X01; the estimate is the planner's)", 1,
-        "exit 4, the last save stands, same SHA-256")  # fmt: skip
+    assert "memory ran out in step" in life["err"]
+    whole_files(tally, often)
+    assert nursery.live(words(data, often))["code"] == 0
+    assert strays(once) == strays(often) == []
+    row("X19", "an allocation fails in a step (the kernel's kill is X01; the estimate is the planner's)", 2,
+        "once: half as many patches at once, the batch stays; again: exit 4, the last save stands")  # fmt: skip

@@ -78,9 +78,23 @@ def stands(run: Run) -> bool:
 
 
 def stored(
-    run: Run, prepared: Prepared, asked: Mapping[str, Any], device: torch.device, processes: int = 1
+    run: Run,
+    prepared: Prepared,
+    asked: Mapping[str, Any],
+    device: torch.device,
+    processes: int = 1,
+    *,
+    beside: Mapping[str, Any] | None = None,
 ) -> tuple[Prepared, tuple[str, ...]]:
     """Write a new run's parts; of a run that stands, its own, if the data are still the same.
+
+    Args:
+        run: The folder.
+        prepared: The parts.
+        asked: What the user named.
+        device: Where it trains.
+        processes: How many train together.
+        beside: What else a new run holds from its beginning, by name.
 
     Returns:
         The parts, and what differs from the machine that the run was started on.
@@ -120,6 +134,8 @@ def stored(
     if prepared.start:
         prepared.start.write(run)
     prepared.write(run)
+    for name, value in (beside or {}).items():
+        run.write(name, value)
     run.write("versions", here)
     return prepared, ()
 
