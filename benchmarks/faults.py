@@ -1,4 +1,4 @@
-"""The page of the fault runs: `uv run pytest -m faults --faults-json benchmarks/results/faults.json`, then this."""
+"""The page of the fault runs: `uv run pytest -m faults --faults-json=benchmarks/results/faults.json`, then this."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ PAGE = HERE.parent / "docs" / "results" / "faults.md"
 
 HEAD = """# Faults fired at trainings
 
-    uv run pytest -m faults --faults-json benchmarks/results/faults.json
+    uv run pytest -m faults --faults-json=benchmarks/results/faults.json
     uv run python benchmarks/faults.py
 
 The first command fires all of it at toy trainings (16 steps, 32 × 32 pixels, one thread) and keeps what it found,
