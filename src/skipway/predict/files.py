@@ -58,6 +58,8 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        tta: Test-time augmentation, one of `predict.views.KINDS`.
+        unseen: Whether it may show the network what training never did.
     """
 
     probabilities: bool = False
@@ -67,6 +69,8 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    tta: str | None = None
+    unseen: bool = False
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -145,7 +149,7 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
-    predictor = predictor.using(options.outputs, options.level)
+    predictor = predictor.using(options.outputs, options.level).viewed(options.tta, unseen=options.unseen)
     jobs = _jobs(images, output, options, predictor.task.labels)
     remarks = predictor.remarks
     if options.probabilities:
