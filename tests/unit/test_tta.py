@@ -61,7 +61,13 @@ VALID = {"padding": "valid", "up": "bilinear"}
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("unet", {}), ("unet_2015", {}), ("unet", VALID), ("unet_3_plus", {}), ("nnunet", {"norm": "batch", "ndim": 2})],
+    [
+        ("unet", {}),
+        ("unet_2015", {}),
+        ("unet", VALID),
+        ("unet_3_plus", {}),
+        ("nnunet", {"norm": "batch", "ndim": 2}),
+    ],
 )
 def test_tiles_equal_the_whole_image_in_every_view(name, config):
     model = small(name, **config)  # nnU-Net's strided convolutions look further to one side than to the other

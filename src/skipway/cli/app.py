@@ -323,6 +323,10 @@ def predict(
         bool,
         typer.Option("--tta-unseen", hidden=True, help="Also views that training never showed the network."),
     ] = False,
+    review: Annotated[
+        bool,
+        typer.Option("--review/--no-review", hidden=True, help="Write review.csv: what to look at first."),
+    ] = True,
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -342,6 +346,7 @@ def predict(
         layout=layout,
         tta=tta,
         unseen=unseen,
+        review=review,
     )
     predictor = api.load(run, device=device, member=member, calibrated=calibrated)
     summary = api.predict_files(predictor, images, output, options, _events(as_json))

@@ -18,9 +18,11 @@ from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.calibration import Calibration
 from skipway.predict.ensemble import Ensemble
+from skipway.predict.familiar import Familiar
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import seen
+from skipway.predict.review import Review
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.predict.turns import SEVEN, Turns
 from skipway.predict.views import KINDS, Views, views_of
@@ -43,6 +45,7 @@ class Predictor:
         calibration: The temperature of its probabilities and how it was found; None leaves them as they come.
         folds: Of a run of folds, how many there are; those that are finished predict.
         augmentation: What training showed the network, see `viewed`.
+        familiar: What its training images look like; None where the run does not say.
     """
 
     model: SkipGraph | Ensemble | Views | Turns
@@ -54,6 +57,7 @@ class Predictor:
     calibration: Calibration | None = None
     folds: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    familiar: Familiar | None = None
 
     @property
     def ndim(self) -> int:
@@ -124,10 +128,9 @@ class Predictor:
         else:
             model = load_model(run, where)
         calibration = Calibration.of(run) if calibrated else None
-        shown = Augmentation(**plan.augmentation)
-        return cls(
-            model, task, normalisation, where, str(run.path), known, calibration, len(run.folds), shown
-        )
+        shown, familiar = Augmentation(**plan.augmentation), Familiar.of(run)
+        rest = known, calibration, len(run.folds), shown, familiar
+        return cls(model, task, normalisation, where, str(run.path), *rest)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -238,6 +241,7 @@ class Predictor:
         *,
         tile: int | None = None,
         outputs: Outputs = "last",
+        review: Review | None = None,
         **options: Any,
     ) -> Prediction:
         """Class map of one page of a file, or of consecutive pages as a volume for a network of three axes.
@@ -247,6 +251,7 @@ class Predictor:
             pages: See `units`.
             tile: Side of a tile in pixels.
             outputs: "last" or "mean".
+            review: Is shown the image and what comes of it, in place of `on_logits` and `on_spread`.
             **options: Those of `skipway.predict.stream.Options`; the probabilities are calibrated.
 
         Returns:
@@ -257,6 +262,9 @@ class Predictor:
         """
         self.check(image)
         pixels, constants = seen(image, pages, self.ndim, self.normalisation)
+        if review is not None:
+            review.look(pixels, constants)
+            options |= {"on_logits": review.see, "on_spread": review.apart}
         return predict_pixels(
             self.model,
             pixels,
@@ -291,6 +299,10 @@ class Predictor:
         if self.views > 1:
             said["views"] = f"{self.views}, the mean of their probabilities: {self.views} × the time of one"
         return said
+
+    def review(self, outputs: Outputs = "last") -> Review:
+        """What will see one image or page being predicted, and say how good its mask should be."""
+        return Review(self.task.labels, self.familiar, self.temperature(outputs))
 
     def units(self, image: ImageFile) -> tuple[range, ...]:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
