@@ -25,7 +25,7 @@ from skipway.predict.pixels import seen
 from skipway.predict.review import Review
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.predict.turns import SEVEN, Turns
-from skipway.predict.views import KINDS, Views, views_of
+from skipway.predict.views import KINDS, Views, refuse_unseen, views_of
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model
@@ -176,7 +176,7 @@ class Predictor:
         if kind not in KINDS:
             raise UsageError(Problem(f"found {kind!r}", "--tta", ", ".join(KINDS)))
         if not unseen:
-            _refuse_unseen(kind, self.augmentation, self.task.labels)
+            refuse_unseen(kind, self.augmentation, self.task.labels)
         if isinstance(self.model, Views | Turns):
             raise ValueError("its views are chosen already")
         plain = self.model
@@ -285,7 +285,7 @@ class Predictor:
         """Of the probabilities that are given out, one line."""
         if self.calibration is None or outputs != "last":
             return "no: as the network gives them"
-        return f"T = {self.temperature():.3f}, {self.calibration.rule} [--no-calibration]"
+        return f"{self.calibration} [--no-calibration]"
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -308,24 +308,6 @@ class Predictor:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""
         every = range(image.pages)
         return (every,) if self.ndim == 3 else tuple(every[page : page + 1] for page in every)
-
-
-def _refuse_unseen(kind: str, shown: Augmentation, labels: LabelMap) -> None:
-    """Refuse views of which training showed the network none: they would be answered by chance.
-
-    Raises:
-        UsageError: mirrored without flips in training, or turned further than it was there.
-    """
-    angle = {"mirror": 0.0, "seven": 180 * (1 - 1 / SEVEN)}.get(kind, 180.0)
-    reasons = []
-    if kind in ("mirror", "all") and not shown.flips:
-        reasons.append("never mirrored")
-    if angle > shown.rotation:
-        reasons.append(f"turned by at most {shown.rotation:g}°")
-    if reasons:
-        found = f"in training images were {' and '.join(reasons)}"
-        fix = f"leave it out, or add --tta-unseen if {', '.join(labels.names)} look the same then"
-        raise UsageError(Problem(found, f"--tta {kind}", "views that the network has learnt", fix))
 
 
 def _member(run: Run, number: int) -> Run:

@@ -16,6 +16,8 @@ from itertools import product
 
 from torch import Tensor, nn
 
+from skipway.data.augment import Augmentation
+from skipway.data.labels import LabelMap
 from skipway.errors import Problem, UsageError
 from skipway.predict.ensemble import Network
 from skipway.predict.opinions import asked
@@ -85,6 +87,29 @@ def views_of(kind: str, ndim: int) -> tuple[View, ...]:
         "all": every,
     }
     return tuple(chosen[kind])
+
+
+def refuse_unseen(kind: str, shown: Augmentation, labels: LabelMap) -> None:
+    """Refuse views of which training showed the network none: they would be answered by chance.
+
+    Args:
+        kind: One of `KINDS`.
+        shown: What training showed.
+        labels: The classes, for the message.
+
+    Raises:
+        UsageError: mirrored without flips in training, or turned further than it was there.
+    """
+    angle = {"mirror": 0.0, "seven": 360 * 3 / 7}.get(kind, 180.0)
+    reasons = []
+    if kind in ("mirror", "all") and not shown.flips:
+        reasons.append("never mirrored")
+    if angle > shown.rotation:
+        reasons.append(f"turned by at most {shown.rotation:g}°")
+    if reasons:
+        found = f"in training images were {' and '.join(reasons)}"
+        fix = f"leave it out, or add --tta-unseen if {', '.join(labels.names)} look the same then"
+        raise UsageError(Problem(found, f"--tta {kind}", "views that the network has learnt", fix))
 
 
 class Views(nn.Module):
