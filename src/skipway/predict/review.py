@@ -14,6 +14,7 @@ Everything is summed tile by tile while the image is predicted; memory is a byte
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -38,6 +39,12 @@ FILE = "review.csv"
 
 NOTHING = 0.5
 """What an image counts for in which nothing was found: its score is either 0 or not defined."""
+
+AT_ONCE = 4
+"""Classes of which every pixel is summed; with n times as many every √n-th row and column of a large image."""
+
+ENOUGH = 2**14
+"""Pixels that are summed at least."""
 
 SAID = 3
 """Differences that are put into words at most."""
@@ -89,6 +96,7 @@ class Review:
         self._sums = torch.zeros(3, len(self._names), dtype=torch.float64)
         self._doubt = self._apart = 0.0
         self._pixels = 0
+        self._step = 1
         self._several = False
 
     def look(self, pixels: Pixels, constants: Constants) -> None:
@@ -101,6 +109,8 @@ class Review:
         size = pixels.shape[1:]
         if self._familiar is not None:
             self._found = looks(pixels.read, size, constants)
+        room = math.sqrt(math.prod(size) / ENOUGH), math.sqrt(len(self._names) / AT_ONCE)
+        self._step = max(1, min(int(room[0]), math.ceil(room[1])))
         dtype = np.int64 if self._labels.overlapping else np.uint8
         self._parts = [
             (window, np.zeros([w.stop - w.start for w in window], dtype)) for window in windows(size)
@@ -109,18 +119,27 @@ class Review:
     def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
         """Logits (K, *region) of a region that no other call covers."""
         overlapping = self._labels.overlapping
-        parts = log_parts(logits[None].float() / self._temperature, overlapping=overlapping)
-        self._doubt += float(doubt(parts).sum(dtype=torch.float64))
         classes = decided(logits, overlapping=overlapping)
-        logs = (parts[1][0, 0], parts[0][0, 0]) if len(logits) == 1 and not overlapping else parts[0][0]
-        first = len(logs) - len(self._names)
-        for k in range(len(self._names)):
-            p = logs[first + k].exp()
-            own = (classes >> k & 1).bool() if overlapping else classes == first + k
-            sums = own.sum(), (p * own).sum(dtype=torch.float64), p.sum(dtype=torch.float64)
-            self._sums[:, k] += torch.stack([one.double() for one in sums]).cpu()
-        self._pixels += classes.numel()
+        grid = self._grid(region)
+        seen, chosen = logits[:, *grid].float(), classes[grid]
+        parts = log_parts(seen[None] / self._temperature, overlapping=overlapping)
+        self._doubt += float(doubt(parts).sum(dtype=torch.float64))
+        logs = parts[0][0]
+        if len(logits) == 1 and not overlapping:
+            logs = torch.stack([parts[1][0, 0], logs[0]])
+        p = logs.exp_().flatten(1)
+        own = (p * (seen >= 0).flatten(1)) if overlapping else p.amax(0)
+        sums = _by_class(own, chosen.flatten().long(), len(p), overlapping=overlapping)
+        every = torch.stack([*sums, p.sum(1, dtype=torch.float64)])
+        self._sums += every[:, len(p) - len(self._names) :].cpu()
+        self._pixels += chosen.numel()
         self._keep(region, classes)
+
+    def _grid(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Every n-th row and column of the image, as far as they lie in a region."""
+        n = self._step
+        plane = tuple(slice(-side.start % n, None, n) for side in region[-2:])
+        return (*(slice(None) for _ in region[:-2]), *plane)
 
     def _keep(self, region: tuple[slice, ...], classes: Tensor) -> None:
         """Copy what lies in the windows."""
@@ -220,6 +239,24 @@ def said(rows: Sequence[Row], *, compared: bool) -> str:
     strange = sum(row.drift is not None and row.drift >= STRANGE for row in rows)
     kind = f"{strange} of {len(rows)} unlike the training images" if compared else first.reason
     return f"look at {place} first" + (f" ({first.reason}); {kind}" if compared else f"; {kind}")
+
+
+def _by_class(own: Tensor, chosen: Tensor, classes: int, *, overlapping: bool) -> tuple[Tensor, Tensor]:
+    """Pixels of each class, and the sum of what each pixel of it says for it, (K,) in double precision.
+
+    Args:
+        own: Probability of the class of each pixel, (n,); of sets that of each class, 0 where it is not in, (K, n).
+        chosen: Class of each pixel, or the set of them, (n,).
+        classes: K.
+        overlapping: Whether `chosen` holds sets.
+    """
+    if overlapping:
+        count = [(chosen >> k & 1).sum(dtype=torch.float64) for k in range(classes)]
+        return torch.stack(count), own.sum(1, dtype=torch.float64)
+    return (
+        torch.bincount(chosen, minlength=classes).double(),
+        torch.bincount(chosen, weights=own.double(), minlength=classes),
+    )
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
