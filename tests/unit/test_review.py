@@ -218,6 +218,28 @@ def test_parts_do_not_matter():
     assert max(abs(d.distance) for d in known.drift(found)) <= one.drift
 
 
+def test_of_many_classes_every_third_row_and_column_is_summed():
+    logits = 5 * np.random.default_rng(1).normal(size=(20, 400, 500)).astype(np.float32)
+    labels = LabelMap("classes", tuple(range(20)), ("background", *map(str, range(1, 20))))
+    part = logits[:, ::3, ::3]
+    p = special.softmax(part.astype(float), axis=0)
+    wanted = np.mean([dice(p[k], part.argmax(0) == k) for k in range(1, 20)])
+    for cuts in ((), (1, 2, 100, 101, 300)):
+        row = seen_by(labels, logits, cuts)
+        assert row.expected_score == pytest.approx(wanted, abs=1e-6)
+        assert row.entropy == pytest.approx(stats.entropy(p, base=20).mean(), abs=1e-6)
+    small = seen_by(labels, logits[:, :100, :100])  # all of it
+    p = special.softmax(logits[:, :100, :100].astype(float), axis=0)
+    assert small.entropy == pytest.approx(stats.entropy(p, base=20).mean(), abs=1e-6)
+
+
+def test_the_spread_is_a_mean_over_all_pixels():
+    review = Review(CLASSES)
+    for rows, value in ((slice(0, 3), 0.5), (slice(3, 4), 0.1)):
+        review.apart((rows, slice(0, 5)), torch.full((rows.stop - rows.start, 5), value))
+    assert review.row("x").spread == pytest.approx(0.4)
+
+
 def test_an_image_without_anything_has_no_score():
     row = seen_by(CLASSES, np.stack([np.full((9, 9), 5.0), np.zeros((9, 9)), np.zeros((9, 9))]))
     assert (row.expected_score, row.look_first) == (None, 0.5)

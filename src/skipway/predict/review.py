@@ -95,9 +95,8 @@ class Review:
         self._parts: list[tuple[Window, NDArray[Any]]] = []
         self._sums = torch.zeros(3, len(self._names), dtype=torch.float64)
         self._doubt = self._apart = 0.0
-        self._pixels = 0
+        self._pixels = self._compared = 0
         self._step = 1
-        self._several = False
 
     def look(self, pixels: Pixels, constants: Constants) -> None:
         """Look at the image, before it is predicted.
@@ -118,7 +117,7 @@ class Review:
 
     def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
         """Logits (K, *region) of a region that no other call covers."""
-        overlapping = self._labels.overlapping
+        overlapping, logits = self._labels.overlapping, _counted(logits)
         classes = decided(logits, overlapping=overlapping)
         grid = self._grid(region)
         seen, chosen = logits[:, *grid].float(), classes[grid]
@@ -158,8 +157,8 @@ class Review:
 
     def apart(self, region: tuple[slice, ...], spread: Tensor) -> None:
         """How far opinions lie apart, (*region), see `opinions.agreed`."""
-        self._several = True
-        self._apart += float(spread.sum(dtype=torch.float64))
+        self._compared += spread.numel()
+        self._apart += float(_counted(spread).sum(dtype=torch.float64))
 
     def row(self, file: str, page: int | None = None, *, trained: bool = False) -> Row:
         """What came of it, after the last region."""
@@ -173,7 +172,7 @@ class Review:
             page=page,
             expected_score=score,
             entropy=self._doubt / max(self._pixels, 1),
-            spread=self._apart / max(self._pixels, 1) if self._several else None,
+            spread=self._apart / self._compared if self._compared else None,
             drift=largest,
             trained=trained,
             reason=self._reason(score, drifts, trained=trained),
@@ -239,6 +238,11 @@ def said(rows: Sequence[Row], *, compared: bool) -> str:
     strange = sum(row.drift is not None and row.drift >= STRANGE for row in rows)
     kind = f"{strange} of {len(rows)} unlike the training images" if compared else first.reason
     return f"look at {place} first" + (f" ({first.reason}); {kind}" if compared else f"; {kind}")
+
+
+def _counted(values: Tensor) -> Tensor:
+    """Where it can be summed in double precision: not every accelerator knows that."""
+    return values if values.is_cuda else values.cpu()
 
 
 def _by_class(own: Tensor, chosen: Tensor, classes: int, *, overlapping: bool) -> tuple[Tensor, Tensor]:
