@@ -16,6 +16,7 @@
     metrics.csv        one row per reported step
     evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image
     calibration.json   temperature of the probabilities; of a fold the pixels it was fitted on as .safetensors
+    familiar.json      what the training images look like, to tell images of another kind
     report.html        the page to look at
     fold-1, fold-2 …   of `--folds`: the folds, each a run folder; the weights are theirs
 

@@ -312,6 +312,21 @@ def predict(
         bool,
         typer.Option("--calibration/--no-calibration", hidden=True, help="Probabilities of logits / T."),
     ] = True,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            hidden=True,
+            help="Average over views: mirror, rotations (right angles), all (both), seven (of 360°/7).",
+        ),
+    ] = None,
+    unseen: Annotated[
+        bool,
+        typer.Option("--tta-unseen", hidden=True, help="Also views that training never showed the network."),
+    ] = False,
+    review: Annotated[
+        bool,
+        typer.Option("--review/--no-review", hidden=True, help="Write review.csv: what to look at first."),
+    ] = True,
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -329,6 +344,9 @@ def predict(
         outputs=outputs,
         level=level,
         layout=layout,
+        tta=tta,
+        unseen=unseen,
+        review=review,
     )
     predictor = api.load(run, device=device, member=member, calibrated=calibrated)
     summary = api.predict_files(predictor, images, output, options, _events(as_json))

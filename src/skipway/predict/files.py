@@ -37,6 +37,8 @@ from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
+from skipway.predict.review import FILE as REVIEW
+from skipway.predict.review import Review, Row, said, write_review
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -58,6 +60,9 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        tta: Test-time augmentation, one of `predict.views.KINDS`.
+        unseen: Whether it may show the network what training never did.
+        review: Whether to write `review.csv`, what a person should look at first.
     """
 
     probabilities: bool = False
@@ -67,6 +72,9 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    tta: str | None = None
+    unseen: bool = False
+    review: bool = True
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -145,7 +153,7 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
-    predictor = predictor.using(options.outputs, options.level)
+    predictor = predictor.using(options.outputs, options.level).viewed(options.tta, unseen=options.unseen)
     jobs = _jobs(images, output, options, predictor.task.labels)
     remarks = predictor.remarks
     if options.probabilities:
@@ -159,10 +167,11 @@ def predict_files(
     trained: list[str] = []
     written: list[Path] = []
     failed: list[SkipwayError] = []
+    rows: list[Row] = []
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
         try:
-            mask, certificate = _predict_file(predictor, job, options)
+            mask, certificate, reviews = _predict_file(predictor, job, options)
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
@@ -170,7 +179,9 @@ def predict_files(
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
             written.append(mask)
-            trained += [job.name] if predictor.known.has(job.source) else []
+            known = predictor.known.has(job.source)
+            trained += [job.name] if known else []
+            rows += [one.row(job.name, page, trained=known) for page, one in reviews]
             worst = certificate if worst is None else max(worst, certificate, key=_rank)
             event(
                 {
@@ -184,6 +195,10 @@ def predict_files(
             continue
         event({"event": "warning", "text": str(failed[-1])})
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
+    if options.review and rows:
+        write_review(output / REVIEW, rows)
+        text = said(rows, compared=predictor.familiar is not None)
+        event({"event": "line", "name": "review", "text": f"{text} [{output / REVIEW}]"})
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
@@ -256,8 +271,13 @@ def _make_folders(jobs: list[_Job]) -> None:
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
-def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate]:
-    """All pages of one file; the mask's path and the certificate with the largest difference."""
+Reviews = list[tuple[int | None, Review]]
+"""Of each page, or of None for all pages, what saw it."""
+
+
+def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate, Reviews]:
+    """All pages of one file; the mask's path, the certificate with the largest difference, and what saw them."""
+    reviews: Reviews = []
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
@@ -269,20 +289,30 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
             shape = _shape(predictor, image)
             writer = open_probabilities(job.probabilities, shape, geometry=image.geometry)
             maps = stack.enter_context(writer)
-        for unit in predictor.units(image):
+        units = predictor.units(image)
+        for unit in units:
+            review = predictor.review(options.outputs) if options.review else None
+            if review is not None:
+                reviews.append((unit.start if len(units) > 1 else None, review))
             into = None if maps is None else _part(maps, unit, predictor.ndim)
             found = predictor.predict_pages(
-                image, unit, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
+                image,
+                unit,
+                tile=options.tile,
+                outputs=options.outputs,
+                review=review,
+                on_probabilities=_into(into),
             )
             pages.extend(by_page(_decode(predictor, found.labels, options)))
             certificates.append(found.certificate)
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
     if predictor.task.labels.overlapping:
-        return write_sets(job.masks, labels, image.geometry)[0], max(certificates, key=_rank)
+        written = write_sets(job.masks, labels, image.geometry)[0]
+        return written, max(certificates, key=_rank), reviews
     colours = None if palette is None else np.asarray(palette)
     written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
-    return written, max(certificates, key=_rank)
+    return written, max(certificates, key=_rank), reviews
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:

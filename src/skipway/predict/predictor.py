@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skipway.data.augment import Augmentation
 from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
@@ -17,10 +18,14 @@ from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
 from skipway.predict.calibration import Calibration
 from skipway.predict.ensemble import Ensemble
+from skipway.predict.familiar import Familiar
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import seen
+from skipway.predict.review import Review
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
+from skipway.predict.turns import SEVEN, Turns
+from skipway.predict.views import KINDS, Views, refuse_unseen, views_of
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model
@@ -39,9 +44,11 @@ class Predictor:
         known: The images that it was trained on.
         calibration: The temperature of its probabilities and how it was found; None leaves them as they come.
         folds: Of a run of folds, how many there are; those that are finished predict.
+        augmentation: What training showed the network, see `viewed`.
+        familiar: What its training images look like; None where the run does not say.
     """
 
-    model: SkipGraph | Ensemble
+    model: SkipGraph | Ensemble | Views | Turns
     task: Task
     normalisation: Normalisation
     device: torch.device
@@ -49,6 +56,8 @@ class Predictor:
     known: Known = field(default_factory=Known)
     calibration: Calibration | None = None
     folds: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    familiar: Familiar | None = None
 
     @property
     def ndim(self) -> int:
@@ -62,7 +71,7 @@ class Predictor:
         Raises:
             UsageError: there are several.
         """
-        if isinstance(self.model, Ensemble):
+        if not isinstance(self.model, SkipGraph):
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
         return self.model
@@ -70,7 +79,15 @@ class Predictor:
     @property
     def networks(self) -> int:
         """How many networks predict, each for the time of one."""
-        return len(self.model.members) if isinstance(self.model, Ensemble) else 1
+        model = self.model.model if isinstance(self.model, Views | Turns) else self.model
+        return len(model.members) if isinstance(model, Ensemble) else 1
+
+    @property
+    def views(self) -> int:
+        """How many views of an image each network is shown."""
+        if isinstance(self.model, Turns):
+            return SEVEN
+        return len(self.model.views) if isinstance(self.model, Views) else 1
 
     @classmethod
     def load(
@@ -111,7 +128,9 @@ class Predictor:
         else:
             model = load_model(run, where)
         calibration = Calibration.of(run) if calibrated else None
-        return cls(model, task, normalisation, where, str(run.path), known, calibration, len(run.folds))
+        shown, familiar = Augmentation(**plan.augmentation), Familiar.of(run)
+        rest = known, calibration, len(run.folds), shown, familiar
+        return cls(model, task, normalisation, where, str(run.path), *rest)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -126,6 +145,8 @@ class Predictor:
         """
         if outputs == "mean" and level is None:
             return self
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("choose the outputs before the views")
         nodes = self.model.topology.outputs
         wanted = nodes[-1].column if level is None else level
         if len(nodes) == 1 and nodes[0].column == wanted:
@@ -138,6 +159,29 @@ class Predictor:
         except TopologyError as error:
             there = ", ".join(str(node.column) for node in nodes)
             raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
+
+    def viewed(self, kind: str | None, *, unseen: bool = False) -> "Predictor":
+        """This predictor with test-time augmentation: the mean of the probabilities over views of the image.
+
+        Args:
+            kind: One of `views.KINDS`; None for the image as it is.
+            unseen: Whether views are allowed that training never showed the network, as where classes tell left
+                from right.
+
+        Raises:
+            UsageError: no such kind, the network cannot be shown it, or was never.
+        """
+        if kind is None:
+            return self
+        if kind not in KINDS:
+            raise UsageError(Problem(f"found {kind!r}", "--tta", ", ".join(KINDS)))
+        if not unseen:
+            refuse_unseen(kind, self.augmentation, self.task.labels)
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("its views are chosen already")
+        plain = self.model
+        model = Turns(plain) if kind == "seven" else Views(plain, views_of(kind, self.ndim))
+        return replace(self, model=model.train(plain.training))
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image or volume in memory.
@@ -197,6 +241,7 @@ class Predictor:
         *,
         tile: int | None = None,
         outputs: Outputs = "last",
+        review: Review | None = None,
         **options: Any,
     ) -> Prediction:
         """Class map of one page of a file, or of consecutive pages as a volume for a network of three axes.
@@ -206,6 +251,7 @@ class Predictor:
             pages: See `units`.
             tile: Side of a tile in pixels.
             outputs: "last" or "mean".
+            review: Is shown the image and what comes of it, in place of `on_logits` and `on_spread`.
             **options: Those of `skipway.predict.stream.Options`; the probabilities are calibrated.
 
         Returns:
@@ -216,6 +262,9 @@ class Predictor:
         """
         self.check(image)
         pixels, constants = seen(image, pages, self.ndim, self.normalisation)
+        if review is not None:
+            review.look(pixels, constants)
+            options |= {"on_logits": review.see, "on_spread": review.apart}
         return predict_pixels(
             self.model,
             pixels,
@@ -236,19 +285,24 @@ class Predictor:
         """Of the probabilities that are given out, one line."""
         if self.calibration is None or outputs != "last":
             return "no: as the network gives them"
-        return f"T = {self.temperature():.3f}, {self.calibration.rule} [--no-calibration]"
+        return f"{self.calibration} [--no-calibration]"
 
     @property
     def remarks(self) -> dict[str, str]:
         """What a user should know before it starts, by name."""
-        if not self.folds:
-            return {}
-        which = (
-            f"{self.networks}" if self.networks == self.folds else f"{self.networks} of {self.folds} folds"
-        )
-        return {
-            "networks": f"{which}, the mean of their probabilities: {self.networks} × the time of one [--member]"
-        }
+        said = {}
+        if self.folds:
+            every, count = self.networks == self.folds, self.networks
+            which = f"{count}" if every else f"{count} of {self.folds} folds"
+            text = f"{which}, the mean of their probabilities: {count} × the time of one [--member]"
+            said["networks"] = text
+        if self.views > 1:
+            said["views"] = f"{self.views}, the mean of their probabilities: {self.views} × the time of one"
+        return said
+
+    def review(self, outputs: Outputs = "last") -> Review:
+        """What will see one image or page being predicted, and say how good its mask should be."""
+        return Review(self.task.labels, self.familiar, self.temperature(outputs))
 
     def units(self, image: ImageFile) -> tuple[range, ...]:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""

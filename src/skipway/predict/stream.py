@@ -18,13 +18,18 @@ from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
 from skipway.predict.certificate import Certificate, Witness
-from skipway.predict.logits import Outputs, combine, decided, probabilities
+from skipway.predict.logits import Outputs, decided, probabilities
+from skipway.predict.opinions import agreed, heard
 from skipway.predict.pixels import ArrayPixels, PagePixels, Pixels
 from skipway.shapes import Geometry
 from skipway.tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
 
 if TYPE_CHECKING:
     from skipway.images import ImageFile
+
+
+OnMap = Callable[[tuple[slice, ...], Tensor], None]
+"""Told of a region and of a map there, where that is."""
 
 
 class Options(TypedDict, total=False):
@@ -43,6 +48,8 @@ class Options(TypedDict, total=False):
         on_probabilities: Called for each tile with the region decided and its probabilities (K, *region),
             float32; K = 1 with sigmoid.
         on_logits: Called for each tile with the region decided and its logits (K, *region), where they are.
+        on_spread: Called for each tile, before `on_logits`, with the region decided and how far its opinions lie
+            apart, (*region) from 0 to 1; not called by a model that has one opinion. See `opinions.agreed`.
         on_progress: Called after each tile with the number of tiles done and of all tiles.
     """
 
@@ -53,7 +60,8 @@ class Options(TypedDict, total=False):
     labels: NDArray[Any] | None
     temperature: float
     on_probabilities: Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None
-    on_logits: Callable[[tuple[slice, ...], Tensor], None] | None
+    on_logits: OnMap | None
+    on_spread: OnMap | None
     on_progress: Callable[[int, int], None] | None
 
 
@@ -138,7 +146,7 @@ def predict_pixels(
     witness = Witness(size, step, geometry, seed=run.content)
     with evaluating(model):
         for done, tile in enumerate(plan_tiles(size, step, geometry), start=1):
-            logits = run.logits(tile)
+            logits = run.logits(tile, options.get("on_spread"))
             labels[tile.write] = decided(logits, overlapping=sets).cpu().numpy()
             if on_probabilities:
                 shares = probabilities(logits.float(), overlapping=sets, temperature=temperature)
@@ -206,17 +214,18 @@ class _Run:
         """The normalisation, which stands for the image's content."""
         return tuple(number for values in self.constants or () for number in np.asarray(values).tolist())
 
-    def logits(self, tile: Tile) -> Tensor:
+    def logits(self, tile: Tile, on_spread: OnMap | None = None) -> Tensor:
         """Logits of the pixels that the tile decides, shape (K, *write)."""
         # In the network's own precision, so that a tile is not computed in another one.
         exact: type[np.floating] = np.float64 if self.dtype == torch.float64 else np.float32
         read = tile.take(self.pixels.read(tile.read))
         read = read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
-        run = getattr(self.model, "frugal", self.model)  # the same numbers in less memory
-        outputs = run(torch.from_numpy(read)[None].to(self.device, self.dtype))
-        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-        logits = combine(outputs, self.outputs, overlapping=self.overlapping)
-        logits = logits[0][:, *tile.crop]
+        x = torch.from_numpy(read)[None].to(self.device, self.dtype)
+        said = heard(self.model, x, tuple(side.start for side in tile.region), self.outputs)
+        both, spread = agreed(said, overlapping=self.overlapping, apart=on_spread is not None)
+        if on_spread is not None and spread is not None:
+            on_spread(tile.write, spread[0][tile.crop])
+        logits = both[0][:, *tile.crop]
         # The sum is finite if all are, and costs one pass where isfinite().all() costs three.
         if not bool(torch.isfinite(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))):
             place = ", ".join(f"{w.start}:{w.stop}" for w in tile.write)
