@@ -205,7 +205,8 @@ def _advance(call: Call, maps: Mapping[int, Kept], front: int) -> bool:
     parts = {slot: maps[slot].take(low, high + 1, fill) for slot in call.reads}
     found = call.run(parts)
     begin = first - origin(step, low if pads(step) else max(low, 0))
-    made.put(found.narrow(call.rule.dim, begin, stop - first))
+    wanted = found.narrow(call.rule.dim, begin, stop - first)
+    made.put(wanted.clone() if found.shape[call.rule.dim] > 2 * (stop - first) else wanted)
     return True
 
 

@@ -1,7 +1,8 @@
 """A network as the list of functions it calls, each known by the rows that it reads.
 
-The network is watched while it runs once on the meta device, where tensors have a shape and no numbers. What is
-noted follows from what it *does*: no module has to say anything, and somebody else's encoder is as good as ours.
+The network is watched while it runs on a batch of no images, where maps have a shape and no numbers, and nothing is
+computed. What is noted follows from what it *does*: no module has to say anything, and somebody else's encoder is as
+good as ours.
 """
 
 import inspect
@@ -13,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
@@ -117,21 +117,16 @@ class _Watch(TorchFunctionMode):
     """While it is entered, notes what is called on maps that are made from the image.
 
     Args:
-        image: On the meta device.
+        image: A batch of no images.
         axis: Axis in space.
-        weights: Pairs of a tensor on the meta device and the one with the numbers.
     """
 
-    def __init__(self, image: Tensor, axis: int, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, image: Tensor, axis: int) -> None:
         super().__init__()
         self.calls: list[Call] = []
         self.dims: list[int] = []
         self.outputs: tuple[int, ...] = ()
-        self._seen: dict[
-            int, tuple[Tensor, Slot | Tensor]
-        ] = {}  # holds the tensor, so that its id stays its own
-        for meta, tensor in weights:
-            self._seen[id(meta)] = (meta, tensor)
+        self._seen: dict[int, tuple[Tensor, Slot]] = {}  # holds the tensor, so that its id stays its own
         self._new(image, axis + 2)
 
     def _new(self, found: Tensor, dim: int) -> int:
@@ -139,11 +134,13 @@ class _Watch(TorchFunctionMode):
         self._seen[id(found)] = (found, Slot(len(self.dims) - 1))
         return len(self.dims) - 1
 
-    def stands_for(self, meta: Tensor) -> Any:
-        """The slot of a map, or the numbers of a weight."""
-        if id(meta) not in self._seen:
+    def stands_for(self, found: Tensor) -> Slot | Tensor:
+        """The slot of a map; a weight, or what was made of weights, stands for itself."""
+        if id(found) in self._seen:
+            return self._seen[id(found)][1]
+        if not found.numel():
             raise NotInRows("a map is computed by something that cannot be watched")
-        return self._seen[id(meta)][1]
+        return found
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -153,22 +150,16 @@ class _Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if name in QUESTIONS or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             return result
-        real_args, real_kwargs = tree_map_only(Tensor, self.stands_for, (args, kwargs))
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        maps = [t for t in inputs if isinstance(self.stands_for(t), Slot)]
-        if maps:
+        if maps := [found for found in inputs if isinstance(self.stands_for(found), Slot)]:
+            real_args, real_kwargs = tree_map_only(Tensor, self.stands_for, (args, kwargs))
             self._note(name, func, real_args, real_kwargs, maps, result)
-        else:
-            real = func(*real_args, **real_kwargs)
-            for meta, tensor in zip(tree_leaves(result), tree_leaves(real), strict=True):
-                if isinstance(meta, Tensor):
-                    self._seen[id(meta)] = (meta, tensor)
         return result
 
     def _note(
         self, name: str, func: Any, args: tuple[Any, ...], kwargs: Any, maps: list[Tensor], result: Any
     ) -> None:
-        slots = [self.stands_for(found).number for found in maps]
+        slots = [self._seen[id(found)][1].number for found in maps]
         dims = {self.dims[slot] for slot in slots}
         if len(dims) != 1 or not isinstance(result, Tensor):
             raise NotInRows(f"`{name}` mixes maps whose dimensions differ, or makes several of one")
@@ -185,24 +176,16 @@ class _Watch(TorchFunctionMode):
 
 
 def _watch(model: nn.Module, size: Sequence[int], axis: int) -> _Watch:
-    numbers = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    metas = {key: tensor.detach().to("meta") for key, tensor in numbers.items()}
-    image = torch.zeros(1, getattr(model, "in_channels", 1), *size, device="meta", dtype=_dtype(numbers))
-    with (
-        torch.no_grad(),
-        _Watch(image, axis, [(metas[key], numbers[key].detach()) for key in metas]) as watch,
-    ):
+    weight = next(model.parameters())
+    image = weight.new_zeros(0, getattr(model, "in_channels", 1), *size)
+    with torch.no_grad(), _Watch(image, axis) as watch:
         try:
-            outputs = functional_call(model, metas, (image,))
+            outputs = model(image)
         except RuntimeError as error:
             raise NotInRows(f"it cannot be watched ({error})") from error
     found = [watch.stands_for(output) for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
-    watch.outputs = tuple(slot.number for slot in found)
+    watch.outputs = tuple(slot.number for slot in found if isinstance(slot, Slot))
     return watch
-
-
-def _dtype(numbers: Mapping[str, Tensor]) -> torch.dtype:
-    return next((tensor.dtype for tensor in numbers.values() if tensor.is_floating_point()), torch.float32)
 
 
 def _told(call: Call) -> tuple[Any, ...]:
