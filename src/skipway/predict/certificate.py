@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skipway.predict.logits import decided
 from skipway.shapes import Geometry
-from skipway.tiles import Tile, round_tile, seams, tile_around
+from skipway.tiles import round_tile, seams, tile_around
 
 LARGEST = {1: 4096, 2: 256, 3: 48}
 
@@ -86,9 +86,9 @@ class Witness:
         self.tile = tile_around(size, self.window, geometry, extra=extra)
         self._logits: Tensor | None = None
 
-    def see(self, tile: Tile, logits: Tensor) -> None:
-        """Remember what `tile` says about the window; `logits` has shape (K, *tile.write)."""
-        both = [_overlap(w, seen) for w, seen in zip(tile.write, self.window, strict=True)]
+    def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
+        """Remember what was decided of the window; `logits` has shape (K, *region)."""
+        both = [_overlap(w, seen) for w, seen in zip(region, self.window, strict=True)]
         if any(o.start >= o.stop for o in both):
             return
         if self._logits is None:
@@ -96,7 +96,7 @@ class Witness:
                 (len(logits), *(w.stop - w.start for w in self.window)), device="cpu"
             )
         here = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, self.window, strict=True)]
-        there = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, tile.write, strict=True)]
+        there = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, region, strict=True)]
         self._logits[:, *here] = logits[:, *there].cpu()
 
     def compare(
@@ -104,7 +104,7 @@ class Witness:
     ) -> Certificate:
         """Hold `whole`, the logits of one pass over the window, shape (K, *window), against what was seen."""
         if self._logits is None:
-            raise ValueError("no tile has been seen yet")
+            raise ValueError("nothing has been seen yet")
         whole = whole.cpu()
         before, after = (decided(logits, overlapping=overlapping) for logits in (self._logits, whole))
         changed = torch.count_nonzero(before != after)

@@ -51,10 +51,15 @@ def heard(model: nn.Module, x: Tensor, first: Sequence[int], outputs: Outputs) -
     if outputs not in ("last", "mean"):
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {outputs!r}")
     for found in asked(model, x, first):
-        if outputs == "last":
-            yield found[-1]
-        else:
-            yield from (centred(one, found[-1].shape[2:]) for one in found if one.ndim > 2)
+        yield from told(found, outputs)
+
+
+def told(found: Sequence[Tensor], outputs: Outputs) -> Iterator[Tensor]:
+    """Of one opinion, the logits that have a say: the last output, or for "mean" every output, as large as the last."""
+    if outputs == "last":
+        yield found[-1]
+    else:
+        yield from (centred(one, found[-1].shape[2:]) for one in found if one.ndim > 2)
 
 
 def agreed(
