@@ -167,8 +167,8 @@ def train(
     began = perf_counter()  # a budget counts from here: what is imported next takes seconds
     from skipway import api
     from skipway.data.layouts import Reading
+    from skipway.memory import amount
     from skipway.request import Request
-    from skipway.training.memory import amount
 
     if keep_heap:
         devices.keep_heap()

@@ -4,7 +4,7 @@ Memory is that of one tile plus one byte a pixel for the labels. Tiles are exact
 their size is a matter of memory and time, never of the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
+from skipway.predict.ahead import ahead
 from skipway.predict.certificate import Certificate, Witness
 from skipway.predict.logits import Outputs, combine, decided, probabilities
 from skipway.predict.pixels import ArrayPixels, PagePixels, Pixels
@@ -153,6 +154,34 @@ def predict_pixels(
     return Prediction(labels, certificate, step, tiles, redundancy(size, step, geometry))
 
 
+def predict_tiles(
+    model: nn.Module,
+    pixels: Pixels,
+    normalise: Constants | None,
+    tiles: Iterable[Tile],
+    **options: Unpack[Options],
+) -> Iterator[tuple[Tile, Tensor]]:
+    """The logits of any tiles of an image, in their order; the next one is read while the network runs.
+
+    Args:
+        model: As for `predict_pixels`, but in evaluation mode already; see `evaluating`.
+        pixels: The image.
+        normalise: (offset, scale) of the whole image.
+        tiles: Such as those of `skipway.regions.Regions.passes`.
+        **options: Of those of `Options` outputs, overlapping and device.
+
+    Yields:
+        The tile, and its logits (K, *write) where they are.
+
+    Raises:
+        DataError: An image whose axes or channels the model does not take.
+        NumericalError: Logits that are not finite.
+    """
+    run = _Run.of(model, pixels, normalise, options)
+    for tile, read in ahead(run.seen, tiles):
+        yield tile, run.computed(tile, read)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients and without TF32; afterwards all is as it was.
@@ -208,10 +237,17 @@ class _Run:
 
     def logits(self, tile: Tile) -> Tensor:
         """Logits of the pixels that the tile decides, shape (K, *write)."""
+        return self.computed(tile, self.seen(tile))
+
+    def seen(self, tile: Tile) -> NDArray[np.floating]:
+        """What the network sees of a tile, shape (C, *region)."""
         # In the network's own precision, so that a tile is not computed in another one.
         exact: type[np.floating] = np.float64 if self.dtype == torch.float64 else np.float32
         read = tile.take(self.pixels.read(tile.read))
-        read = read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
+        return read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
+
+    def computed(self, tile: Tile, read: NDArray[np.floating]) -> Tensor:
+        """Logits of the pixels that a tile decides, of what the network sees of it."""
         run = getattr(self.model, "frugal", self.model)  # the same numbers in less memory
         outputs = run(torch.from_numpy(read)[None].to(self.device, self.dtype))
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
