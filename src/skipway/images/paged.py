@@ -103,10 +103,52 @@ def write_paged(
     return path
 
 
-def held_whole(path: Path, pixels: int) -> bool:
-    """Whether labels of so many pixels are made in memory under this name."""
-    suffix = suffix_of(path).lower()
-    return pixels <= SMALL or suffix not in (*WRITERS, ".zarr", ".ome.zarr")
+def write_planes(
+    path: Path,
+    shape: tuple[int, int, int, int],
+    dtype: np.dtype[Any],
+    read: Callable[[int, int, slice, slice], NDArray[Any]],
+    *,
+    geometry: Geometry | None = None,
+) -> Path:
+    """Writes a tiled, compressed TIFF of several numbers a pixel; there complete, or not at all.
+
+    Args:
+        path: `.tif` or `.tiff`.
+        shape: (P, K, H, W), stored with axes ZCYX, or CYX for one page.
+        dtype: Of the numbers.
+        read: `read(page, k, rows, columns)` gives (h, w).
+        geometry: Where the pixels lie, kept as far as tags can.
+
+    Raises:
+        EnvironmentFault: the disk refused.
+    """
+    import tifffile
+
+    pages, planes, height, width = shape
+
+    def plane(number: int, rows: slice, columns: slice) -> NDArray[Any]:
+        return read(number // planes, number % planes, rows, columns)
+
+    kept = shape[1:] if pages == 1 else shape
+    extra = located(geometry, "ZCYX"[-len(kept) :])
+    ome, tile = extra.pop("ome"), tile_of(height, width)
+    large = math.prod(shape) * dtype.itemsize > _LARGEST_TIFF
+    to = hidden_for(path)
+    try:
+        with told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to.unlink(missing_ok=True)
+            with tifffile.TiffWriter(to, bigtiff=large, ome=ome) as file:
+                file.write(
+                    _tiles(Paged((pages * planes, height, width), dtype, plane), 1, tile), shape=kept,
+                    dtype=dtype, photometric="minisblack", planarconfig=None, tile=tile, compression="zlib",
+                    maxworkers=1, **extra,
+                )  # fmt: skip
+            publish(to, path)
+    finally:
+        to.unlink(missing_ok=True)
+    return path
 
 
 def _compare(to: Path, path: Path, labels: Paged) -> None:

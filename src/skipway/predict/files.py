@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from skipway.errors import (
 )
 from skipway.images import (
     ImageFile,
-    labels_suffix,
     open_probabilities,
     shown,
     stem_of,
@@ -33,10 +32,12 @@ from skipway.images import (
 )
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
+from skipway.predict.flow import Quantity, rank
 from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
+from skipway.predict.streaming import Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -58,6 +59,7 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        stream: How files are predicted region by region; those that do not fit into memory always are.
     """
 
     probabilities: bool = False
@@ -67,12 +69,18 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    stream: StreamOptions = field(default_factory=StreamOptions)
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is written of the classes beside the masks."""
+        return self.stream.quantity or ("float32" if self.probabilities else "")
 
 
 @dataclass(frozen=True)
@@ -146,9 +154,23 @@ def predict_files(
         EnvironmentFault: the folder cannot be written.
     """
     predictor = predictor.using(options.outputs, options.level)
-    jobs = _jobs(images, output, options, predictor.task.labels)
+    streaming = Streaming(
+        predictor,
+        output,
+        options.stream,
+        options.quantity,
+        options.outputs,
+        options.tile,
+        options.objects,
+        event,
+    )
+    every = _jobs(images, output, options, predictor.task.labels)
+    jobs = [job for job in every if not streaming.has(job.targets, job.source)]
+    _require_new(jobs, output, options)
+    if len(jobs) < len(every):
+        event({"event": "line", "name": "resume", "text": f"{len(every) - len(jobs)} files are finished"})
     remarks = predictor.remarks
-    if options.probabilities:
+    if options.quantity not in ("", "logits"):
         remarks["calibrated"] = predictor.said(options.outputs)
     for name, text in remarks.items():
         event({"event": "line", "name": name, "text": text})
@@ -162,7 +184,7 @@ def predict_files(
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
         try:
-            mask, certificate = _predict_file(predictor, job, options)
+            mask, certificate = _predict_file(predictor, job, options, streaming)
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
@@ -171,7 +193,7 @@ def predict_files(
         else:
             written.append(mask)
             trained += [job.name] if predictor.known.has(job.source) else []
-            worst = certificate if worst is None else max(worst, certificate, key=_rank)
+            worst = max((c for c in (worst, certificate) if c is not None), key=rank, default=None)
             event(
                 {
                     "event": "file",
@@ -184,6 +206,7 @@ def predict_files(
             continue
         event({"event": "warning", "text": str(failed[-1])})
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
+    streaming.close(failed=bool(failed))
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
@@ -208,8 +231,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
     """Every image with the files that come of it; nothing of the user's is among them.
 
     Raises:
-        UsageError: a file would be replaced, two images would be written to one file, or objects were asked
-            for where classes overlap.
+        UsageError: two images would be written to one file, or objects were asked for where classes overlap.
     """
     if options.objects and labels.overlapping:
         found, fix = (
@@ -222,10 +244,11 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
-        file = Path(f"{name}{labels_suffix(source.path)}")
+        file = Path(f"{name}{mask_suffix(source.path, options.stream)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
-        probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
-        jobs.append(_Job(name, source, masks, probable if options.probabilities else None))
+        what = "logits" if options.quantity == "logits" else "probabilities"
+        probable = output / file.with_name(f"{stem_of(file)}_{what}.tif")
+        jobs.append(_Job(name, source, masks, probable if options.quantity else None))
     sources = {file.resolve() for job in jobs for file in job.source.files}
     owner: dict[Path, Source] = {}
     for job in jobs:
@@ -240,11 +263,19 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
                     Problem(found, shown(target), fix="predict them in two calls, or rename one")
                 )
             owner[target] = job.source
+    return jobs
+
+
+def _require_new(jobs: list[_Job], output: Path, options: FileOptions) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        UsageError: one would be.
+    """
     there = [target for job in jobs for target in job.targets if target.exists()]
     if there and not options.overwrite:
         found = f"{len(there)} of the files to write exist already, the first {there[0].name}"
         raise UsageError(Problem(found, str(output), fix="--overwrite, or another folder with -o"))
-    return jobs
 
 
 def _make_folders(jobs: list[_Job]) -> None:
@@ -256,7 +287,9 @@ def _make_folders(jobs: list[_Job]) -> None:
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
-def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate]:
+def _predict_file(
+    predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming
+) -> tuple[Path, Certificate | None]:
     """All pages of one file; the mask's path and the certificate with the largest difference."""
     pages: list[NDArray[Any]] = []
     certificates = []
@@ -264,6 +297,8 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
+        if streaming.takes(image):
+            return streaming.predict(image, job.source, job.masks, job.probabilities)
         maps = None
         if job.probabilities is not None:
             shape = _shape(predictor, image)
@@ -279,10 +314,10 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
     if predictor.task.labels.overlapping:
-        return write_sets(job.masks, labels, image.geometry)[0], max(certificates, key=_rank)
+        return write_sets(job.masks, labels, image.geometry)[0], max(certificates, key=rank)
     colours = None if palette is None else np.asarray(palette)
     written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
-    return written, max(certificates, key=_rank)
+    return written, max(certificates, key=rank)
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
@@ -306,11 +341,6 @@ def _decode(predictor: Predictor, class_map: NDArray[Any], options: FileOptions)
         return task.decode(class_map)
     ids = task.decode(class_map) if learned else to_objects(class_map > 0)
     return ids.astype(np.uint16 if ids.max(initial=0) < 2**16 else np.uint32)
-
-
-def _rank(certificate: Certificate) -> tuple[bool, float]:
-    """Certificates that saw a seam come before those of one pass."""
-    return certificate.tiles > 1, certificate.max_difference
 
 
 def _into(

@@ -1,0 +1,195 @@
+"""Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipway import memory
+from skipway.data.sources import Source
+from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
+from skipway.images import ImageFile, labels_suffix
+from skipway.predict.certificate import Certificate
+from skipway.predict.finish import write_flow
+from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
+from skipway.predict.logits import Outputs
+from skipway.predict.predictor import Predictor
+from skipway.predict.resume import Resume, network_of, stamps
+from skipway.predict.room import Room
+
+FORMATS = ("", "zarr")
+
+_PACKED = 4
+"""Labels shrink to a quarter at least, as a rule: that much room is asked for."""
+
+_WHOLE = {False: 8, True: 48}
+"""Bytes a pixel of an image that is predicted in memory: labels, decoded and written; with objects their distances."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How files are predicted region by region.
+
+    Attributes:
+        ram: Bytes that the process may hold; by default 80 % of what is free.
+        vram: The same of the GPU.
+        format: "zarr" writes OME-Zarr; else the format follows from the image.
+        quantity: What is written of the classes beside the labels.
+        always: Whether small images go region by region too, as they do where anything of this is given.
+    """
+
+    ram: int | None = None
+    vram: int | None = None
+    format: str = ""
+    quantity: Quantity = ""
+    always: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was given."""
+        return self.always or any((self.ram, self.vram, self.format, self.quantity))
+
+
+@dataclass
+class Streaming:
+    """The files of one command.
+
+    Attributes:
+        predictor: Whose network runs.
+        output: Folder of the masks.
+        options: See there.
+        quantity: What is written of the classes.
+        outputs: "last" or "mean".
+        tile: A side that the user chose.
+        objects: Whether object ids are written though the run learned classes.
+        event: Told of every region.
+    """
+
+    predictor: Predictor
+    output: Path
+    options: StreamOptions
+    quantity: Quantity
+    outputs: Outputs
+    tile: int | None
+    objects: bool
+    event: Event
+    began: bool = field(default=False, init=False)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the labels depend on beside the image."""
+        predictor, options = self.predictor, self.options
+        return {
+            "network": network_of(predictor),
+            "normalisation": predictor.normalisation.to_json(),
+            "outputs": self.outputs,
+            "quantity": self.quantity,
+            "temperature": predictor.temperature(self.outputs),
+            "device": predictor.device.type,
+            "torch": torch.__version__,
+            "tile": self.tile,
+            "ram": options.ram,
+            "vram": options.vram,
+        }
+
+    @cached_property
+    def resume(self) -> Resume:
+        """What a killed command left."""
+        return Resume(self.output, {**self.about, "objects": self.objects, "format": self.options.format})
+
+    @cached_property
+    def room(self) -> Room:
+        """The budgets."""
+        item = 1 + (self._each if self.quantity else 0)
+        return Room(self.predictor, self.outputs, self.options.ram, self.options.vram, item)
+
+    @property
+    def _each(self) -> int:
+        """Bytes a pixel of what is kept of the classes."""
+        return self.predictor.model.classes * stored_as(self.quantity).itemsize
+
+    def takes(self, image: ImageFile) -> bool:
+        """Whether an image goes region by region: when asked, and where it would not fit into memory otherwise."""
+        if self.options.asked:
+            return True
+        objects = self.objects or self.predictor.task.labels.task == "objects"
+        most = memory.budget(torch.device("cpu"), None)
+        return most is not None and _pixels(image) * _WHOLE[objects] > most / 2
+
+    def has(self, targets: Sequence[Path], source: Source) -> bool:
+        """Whether the same command, killed, had finished these files."""
+        return self.options.asked and self.resume.has(targets, source)
+
+    def predict(
+        self, image: ImageFile, source: Source, masks: Sequence[Path], classes: Path | None
+    ) -> tuple[Path, Certificate | None]:
+        """One file, in bounded memory; what is finished of it stays where it fails.
+
+        Args:
+            image: The file, open.
+            source: What it was opened from.
+            masks: See `write_flow`.
+            classes: See `write_flow`.
+
+        Returns:
+            The first mask, and the certificate; None where all regions had been made before.
+        """
+        self.began = True
+        shape = [image.pages, image.channels, *image.size]
+        about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
+        journal = self.resume.journal(masks[0])
+        flow = opened(
+            self.predictor, image, journal, about, self.room, self.event,
+            tile=self.tile, quantity=self.quantity,
+        )  # fmt: skip
+        try:
+            require_room(self.output, self._needed(image, masks, flow), image.path)
+            certificate = flow.run(self.event)
+            written = write_flow(flow, masks, classes, objects=self.objects)
+        except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
+            flow.journal.close()
+            if not flow.journal.done:
+                flow.journal.remove()
+            raise kept_for_later(error, flow.journal, flow.count) from error
+        except BaseException:
+            flow.journal.close()
+            raise
+        self._done(written if classes is None else (*written, classes), source, flow)
+        return written[0], certificate
+
+    def close(self, failed: bool) -> None:
+        """The command came to its end."""
+        if self.began and not failed:
+            self.resume.clear()
+
+    def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
+        if self.options.asked:
+            self.resume.note(targets, source)
+        flow.journal.remove()
+
+    def _needed(self, image: ImageFile, masks: Sequence[Path], flow: Flow) -> int:
+        """Bytes that the journal and the files are expected to take; the journal is there in part."""
+        left = 1 - len(flow.journal.done) / flow.count
+        plain = masks[0].suffix in (".nii", ".npy")
+        pixels = _pixels(image)
+        labels = pixels * len(masks) * (1 if plain else 1 / _PACKED)
+        return int(
+            labels + left * pixels / _PACKED + (1 + left) * pixels * self.room.item - pixels * (1 + left)
+        )
+
+
+def mask_suffix(path: Path, options: StreamOptions) -> str:
+    """Suffix of the mask of an image."""
+    return ".zarr" if options.format == "zarr" else labels_suffix(path)
+
+
+def _pixels(image: ImageFile) -> int:
+    return image.pages * prod(image.size)
