@@ -319,6 +319,13 @@ def predict(
     level: Annotated[
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option(hidden=True, help="Make this part of the regions alone, such as 3/16.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(hidden=True, help="Dask: address of a scheduler, or a number of processes here."),
+    ] = None,
     member: Annotated[
         int | None, typer.Option(hidden=True, help="Of a run of folds, the network of this one alone.")
     ] = None,
@@ -332,7 +339,9 @@ def predict(
     """Predict masks for new images; needs nothing but the run folder."""
     from skipway import api
     from skipway.memory import amount
+    from skipway.predict.cluster import require_workers
     from skipway.predict.files import FileOptions
+    from skipway.predict.parts import Part
     from skipway.predict.streaming import StreamOptions
 
     if keep_heap:
@@ -344,6 +353,8 @@ def predict(
         vram=None if vram is None else amount(vram, "--vram"),
         format=form or "",
         quantity="logits" if logits else quantised or "",
+        part=None if part is None else Part.parse(part),
+        cluster="" if cluster is None else require_workers(cluster),
     )
     options = FileOptions(
         stream=stream,

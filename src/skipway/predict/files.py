@@ -162,6 +162,7 @@ def predict_files(
         options.outputs,
         options.tile,
         options.objects,
+        options.level,
         event,
     )
     every = _jobs(images, output, options, predictor.task.labels)
@@ -191,6 +192,8 @@ def predict_files(
             fix = "a smaller tile, such as --tile 256"
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
+            if mask is None:
+                continue
             written.append(mask)
             trained += [job.name] if predictor.known.has(job.source) else []
             worst = max((c for c in (worst, certificate) if c is not None), key=rank, default=None)
@@ -289,15 +292,15 @@ def _make_folders(jobs: list[_Job]) -> None:
 
 def _predict_file(
     predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming
-) -> tuple[Path, Certificate | None]:
-    """All pages of one file; the mask's path and the certificate with the largest difference."""
+) -> tuple[Path | None, Certificate | None]:
+    """All pages of one file; the mask's path, None of a part, and the certificate with the largest difference."""
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
-        if streaming.takes(image):
+        if streaming.takes(image, job.masks[0]):
             return streaming.predict(image, job.source, job.masks, job.probabilities)
         maps = None
         if job.probabilities is not None:

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipway.data.composites import set_type
+from skipway.data.fingerprint import Constants
 from skipway.disk import cannot_write
-from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem
+from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, UsageError
 from skipway.images import ImageFile, shown
 from skipway.predict.ahead import Behind
 from skipway.predict.certificate import Certificate, Witness
-from skipway.predict.journal import Journal, about_of, differences
+from skipway.predict.journal import Journal, about_of, differences, packed, settled
 from skipway.predict.logits import Outputs, decided, probabilities
-from skipway.predict.pixels import seen
+from skipway.predict.parts import Part, journals_of_parts
+from skipway.predict.pixels import pixels_of, seen
 from skipway.predict.predictor import Predictor
 from skipway.predict.room import Room
 from skipway.predict.stream import evaluating, predict_tiles
@@ -33,6 +35,7 @@ from skipway.regions import Regions, Window, region_list
 from skipway.tiles import Tile
 
 Event = Callable[[Mapping[str, Any]], None]
+Run = Callable[..., Iterator[tuple[Tile, Tensor]]]
 Quantity = Literal["", "float32", "uint16", "uint8", "logits"]
 """What is written of the classes beside the labels: nothing, probabilities in a type, or logits as float32."""
 
@@ -70,11 +73,12 @@ class Flow:
         """Regions of all units; those of unit u begin at u · len(regions)."""
         return len(self.units) * len(self.regions)
 
-    def run(self, event: Event) -> Certificate | None:
+    def run(self, event: Event, part: range | None = None) -> Certificate | None:
         """Make the regions that are not there yet.
 
         Args:
             event: Told of every region.
+            part: Those of them that are wanted; None for all.
 
         Returns:
             The certificate with the largest difference; None where every region was there.
@@ -84,40 +88,75 @@ class Flow:
             NumericalError: logits that are not finite.
             EnvironmentFault: the disk is full.
         """
-        clock = _Clock(self.image.path.name, self.count, len(self.journal.done), event)
+        clock = Clock(self.image.path.name, self.count, len(self.journal.done), event)
         found = []
-        for unit, pages in enumerate(self.units):
-            left = [n for n in self.regions if unit * len(self.regions) + n not in self.journal.done]
-            if left:
-                found.append(self._unit(unit, pages, left, clock))
+        for unit in range(len(self.units)):
+            if left := self.left(unit, part):
+                found.append(self._unit(unit, left, clock))
         return max(found, key=rank, default=None)
 
-    def _unit(self, unit: int, pages: range, left: list[int], clock: "_Clock") -> Certificate:
-        predictor, geometry = self.predictor, self.predictor.model.geometry
-        pixels, constants = seen(self.image, pages, predictor.ndim, predictor.normalisation)
-        content = tuple(number for values in constants for number in np.asarray(values).tolist())
-        cuts = self.regions.cuts(geometry)
-        witness = Witness(self.regions.size, self.regions.step, geometry, content, cuts)
-        tiles = int(np.prod([len(cut) + 1 for cut in cuts]))
-        sets = predictor.task.labels.overlapping
-        run = partial(
-            predict_tiles, predictor.model, pixels, constants,
-            outputs=self.outputs, overlapping=sets, device=predictor.device,
-        )  # fmt: skip
-        with evaluating(predictor.model):
+    def left(self, unit: int, part: range | None = None) -> list[int]:
+        """Regions of a unit, counted from its first, that are wanted and not there yet."""
+        first, done = unit * len(self.regions), self.journal.done
+        return [n for n in self.regions if first + n not in done and (part is None or first + n in part)]
+
+    def scale(self, unit: int) -> Constants:
+        """(offset, scale) of a page or volume, for which all of it is read."""
+        return seen(self.image, self.units[unit], self.predictor.ndim, self.predictor.normalisation)[1]
+
+    def region(self, unit: int, number: int, constants: Constants) -> bytes:
+        """One region, packed for a journal; nothing of it is kept here.
+
+        Args:
+            unit: Which page or volume.
+            number: Of the region, counted from the first of its unit.
+            constants: Of the unit, see `scale`.
+        """
+        with evaluating(self.predictor.model):
+            ((_, arrays),) = self._made([number], self._runner(unit, constants), lambda *_: None)
+        return packed(unit * len(self.regions) + number, arrays)
+
+    def certified(self, unit: int, constants: Constants) -> Certificate:
+        """A window of a unit, predicted in passes and in one, whoever made its regions."""
+        with evaluating(self.predictor.model):
+            return self._certified(self._runner(unit, constants), self._witness(constants), frozenset())
+
+    def _unit(self, unit: int, left: list[int], clock: "Clock") -> Certificate:
+        constants = self.scale(unit)
+        witness, run = self._witness(constants), self._runner(unit, constants)
+        with evaluating(self.predictor.model):
             with Behind() as kept:
-                for number, arrays in self._made(left, run, witness):
+                for number, arrays in self._made(left, run, witness.see):
                     kept.do(partial(self._keep, unit * len(self.regions) + number, arrays, clock))
-            if tiles == 1:
-                window = tuple(slice(0, side) for side in self.regions.size)
-                return Certificate(window, 0.0, 0, 0.0, 1, geometry.tile_exact)
-            for tile, logits in run(self._unseen(witness, frozenset(left))):
-                witness.see(tile, logits)
-            ((_, whole),) = run([witness.tile])
-            return witness.compare(whole, tiles, tile_exact=geometry.tile_exact, overlapping=sets)
+            return self._certified(run, witness, frozenset(left))
+
+    def _runner(self, unit: int, constants: Constants) -> Run:
+        """Passes of a unit through the network."""
+        predictor, pages = self.predictor, self.units[unit]
+        return partial(
+            predict_tiles, predictor.model, pixels_of(self.image, pages, predictor.ndim), constants,
+            outputs=self.outputs, overlapping=predictor.task.labels.overlapping, device=predictor.device,
+        )  # fmt: skip
+
+    def _witness(self, constants: Constants) -> Witness:
+        geometry = self.predictor.model.geometry
+        content = tuple(number for values in constants for number in np.asarray(values).tolist())
+        return Witness(self.regions.size, self.regions.step, geometry, content, self.regions.cuts(geometry))
+
+    def _certified(self, run: Run, witness: Witness, made: frozenset[int]) -> Certificate:
+        geometry = self.predictor.model.geometry
+        tiles = int(np.prod([len(cut) + 1 for cut in self.regions.cuts(geometry)]))
+        if tiles == 1:
+            window = tuple(slice(0, side) for side in self.regions.size)
+            return Certificate(window, 0.0, 0, 0.0, 1, geometry.tile_exact)
+        for tile, logits in run(self._unseen(witness, made)):
+            witness.see(tile, logits)
+        ((_, whole),) = run([witness.tile])
+        sets = self.predictor.task.labels.overlapping
+        return witness.compare(whole, tiles, tile_exact=geometry.tile_exact, overlapping=sets)
 
     def _made(
-        self, left: list[int], run: Callable[..., Iterator[tuple[Tile, Tensor]]], witness: Witness
+        self, left: list[int], run: Run, see: Callable[[Tile, Tensor], None]
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Regions with their arrays, each as soon as its last pass is through the network."""
         geometry = self.predictor.model.geometry
@@ -137,7 +176,7 @@ class Flow:
                     yield now, room
                 now, room = number, self._room(self.regions.window(number), len(logits))
             self._fill(room, self.regions.window(number), tile, logits)
-            witness.see(tile, logits)
+            see(tile, logits)
         if room:
             yield now, room
 
@@ -174,7 +213,7 @@ class Flow:
             into = np.moveaxis(room["classes"], -3, 0)
             into[:, *here] = values.cpu().numpy()
 
-    def _keep(self, number: int, arrays: dict[str, NDArray[Any]], clock: "_Clock") -> None:
+    def _keep(self, number: int, arrays: dict[str, NDArray[Any]], clock: "Clock") -> None:
         self.journal.add(number, arrays)
         clock.tick()
 
@@ -206,6 +245,7 @@ def opened(
     *,
     tile: int | None = None,
     quantity: Quantity = "",
+    part: Part | None = None,
 ) -> Flow:
     """The regions of an image and the journal that keeps them, one of before where it is of the same prediction.
 
@@ -218,30 +258,45 @@ def opened(
         event: Told what is gone on with, or why nothing is.
         tile: A side that the user chose.
         quantity: What is kept beside the labels.
+        part: Which of several parts of the regions this process makes; None gathers those that others made.
 
     Raises:
-        UsageError: no tile fits the memory.
+        UsageError: no tile fits the memory, another process writes this journal, or parts were made differently.
         EnvironmentFault: the journal cannot be written.
     """
     known = about_of(path)
-    if known is not None and not (differs := differences(known, about)):
-        regions = Regions.from_json(known["regions"])
-        journal = Journal(path, known)
-        damaged = f", {journal.damaged} damaged" if journal.damaged else ""
-        done = f"{len(journal.done)} of {len(predictor.units(image)) * len(regions)}"
-        text = f"{image.path.name}: {done} regions are there{damaged}"
-        event({"event": "line", "name": "resume", "text": text})
-    else:
-        if known is not None:
+    differs = [] if known is None else differences(known, about)
+    if differs and (part or any(journals_of_parts(path))):
+        found = f"parts of {image.path.name} were predicted with another {' and '.join(differs)}"
+        fix = "the same options for all parts and for the command that gathers them, or another -o"
+        raise UsageError(Problem(found, shown(path.parent), fix=fix))
+    if known is None or differs:
+        if differs:
             text = f"{image.path.name}: begun anew, for another {' and '.join(differs)}"
             event({"event": "line", "name": "resume", "text": text})
-        pages = image.pages if predictor.ndim == 3 else None
-        size = image.size if pages is None else (pages, *image.size)
-        chunk = (_CHUNK,) * 2 if predictor.ndim == 2 else (1,) * 3
-        regions = region_list(size, room.step(size, tile), chunk)
-        journal = Journal(path, {**about, "regions": regions.to_json()}, fresh=True)
+        regions = _regions(predictor, image, room, tile)
         _said(event, image, predictor, regions)
+        known = {**about, "regions": regions.to_json()}
+        known = settled(path, known) if part else known
+    regions = Regions.from_json(known["regions"])
+    count = len(predictor.units(image)) * len(regions)
+    journal = Journal(path if part is None else part.journal(path), known)
+    if part is None:
+        for other in journals_of_parts(path):
+            with Journal(other, known) as made:
+                journal.absorb(made)
+    if journal.done or journal.damaged:
+        damaged = f", {journal.damaged} damaged" if journal.damaged else ""
+        text = f"{image.path.name}: {len(journal.done)} of {count} regions are there{damaged}"
+        event({"event": "line", "name": "resume", "text": text})
     return Flow(predictor, image, journal, regions, room.outputs, quantity)
+
+
+def _regions(predictor: Predictor, image: ImageFile, room: Room, tile: int | None) -> Regions:
+    pages = image.pages if predictor.ndim == 3 else None
+    size = image.size if pages is None else (pages, *image.size)
+    chunk = (_CHUNK,) * 2 if predictor.ndim == 2 else (1,) * 3
+    return region_list(size, room.step(size, tile), chunk)
 
 
 def _said(event: Event, image: ImageFile, predictor: Predictor, regions: Regions) -> None:
@@ -294,7 +349,7 @@ def rank(certificate: Certificate) -> tuple[bool, float]:
     return certificate.tiles > 1, certificate.max_difference
 
 
-class _Clock:
+class Clock:
     """Counts regions and says how many are left, and how long they will take."""
 
     def __init__(self, name: str, count: int, done: int, event: Event) -> None:

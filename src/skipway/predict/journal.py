@@ -9,9 +9,12 @@ as not made. Nothing is ever written over, so that no moment exists in which a f
     SKRG number:8 description:4 payload:8   sha256:32   description (JSON)   payload (zlib pieces)
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import struct
+import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +24,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.disk import cannot_write, utf8
-from skipway.errors import DataError, Problem
+from skipway.disk import cannot_write, try_lock, utf8
+from skipway.errors import DataError, Problem, UsageError
 
 _FIRST = b"skipway regions 1 "
 _HEAD = struct.Struct("<4sQIQ32s")
@@ -51,6 +54,7 @@ class Journal:
             fresh: Throw away what is there.
 
         Raises:
+            UsageError: another process writes it.
             EnvironmentFault: the file cannot be written.
         """
         self.path, self._lock = path, Lock()
@@ -60,8 +64,12 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             known = None if fresh else about_of(path)
             if known != json.loads(json.dumps(about)):
-                path.write_bytes(_FIRST + utf8(json.dumps(about, ensure_ascii=False)) + b"\n")
+                path.write_bytes(_first_line(about))
             self._file: IO[bytes] = path.open("rb+", buffering=0)  # what a full disk refused must not linger
+            if not try_lock(self._file):
+                self._file.close()
+                found, fix = "another skipway is writing here", "wait for it, or give another -o"
+                raise UsageError(Problem(found, str(path), fix=fix))
             end = self._scan()
             self._file.truncate(end)
         except OSError as error:
@@ -91,22 +99,21 @@ class Journal:
         Raises:
             EnvironmentFault: the disk is full.
         """
-        described, pieces = [], []
-        for name, array in arrays.items():
-            rows = max(1, _PIECE // max(1, array[:1].nbytes))
-            packed = [
-                zlib.compress(np.ascontiguousarray(array[at : at + rows]).data.cast("B"), _LEVEL)
-                for at in range(0, len(array), rows)
-            ]
-            described.append([name, array.dtype.str, [*array.shape], rows, [len(piece) for piece in packed]])
-            pieces += packed
-        text = json.dumps(described).encode()
-        payload = b"".join(pieces)
-        head = _HEAD.pack(_MARK, number, len(text), len(payload), bytes(32))[:-32]
-        digest = hashlib.sha256(head + text + payload).digest()
-        record = head + digest + text + payload
+        record = packed(number, arrays)
         self._append(number, record)
         return len(record)
+
+    def take(self, record: bytes) -> None:
+        """Append a finished region that was packed elsewhere, by `packed`.
+
+        Raises:
+            DataError: it was damaged on the way.
+            EnvironmentFault: the disk is full.
+        """
+        number = number_of(record)
+        if number is None:
+            raise DataError(Problem("a region was damaged on its way here", str(self.path)))
+        self._append(number, record)
 
     def absorb(self, other: "Journal") -> int:
         """Take over the regions that another manifest has and this one has not; how many they were.
@@ -232,6 +239,60 @@ class Journal:
             found.update(chunk)
             left -= len(chunk)
         return (number, end) if found.digest() == digest else (None, end)
+
+
+def packed(number: int, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """A finished region as a journal keeps it, checksum and all.
+
+    >>> number_of(packed(7, {"labels": np.zeros((2, 3), np.uint8)}))
+    7
+    """
+    described, pieces = [], []
+    for name, array in arrays.items():
+        rows = max(1, _PIECE // max(1, array[:1].nbytes))
+        shrunk = [
+            zlib.compress(np.ascontiguousarray(array[at : at + rows]).data.cast("B"), _LEVEL)
+            for at in range(0, len(array), rows)
+        ]
+        described.append([name, array.dtype.str, [*array.shape], rows, [len(piece) for piece in shrunk]])
+        pieces += shrunk
+    text = json.dumps(described).encode()
+    payload = b"".join(pieces)
+    head = _HEAD.pack(_MARK, number, len(text), len(payload), bytes(32))[:-32]
+    return head + hashlib.sha256(head + text + payload).digest() + text + payload
+
+
+def number_of(record: bytes) -> int | None:
+    """Number of a packed region; None where it is damaged."""
+    if len(record) < _HEAD.size:
+        return None
+    mark, number, text, payload, digest = _HEAD.unpack(record[: _HEAD.size])
+    whole = mark == _MARK and len(record) == _HEAD.size + text + payload
+    found = hashlib.sha256(record[: _HEAD.size - 32] + record[_HEAD.size :]).digest()
+    return number if whole and found == digest else None
+
+
+def settled(path: Path, about: Mapping[str, Any]) -> Any:
+    """What the first line of a manifest says that several processes begin: what the first of them would have it say.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(_first_line(about))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # unlike a rename it fails where another was faster
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return about_of(path)
+
+
+def _first_line(about: Mapping[str, Any]) -> bytes:
+    return _FIRST + utf8(json.dumps(about, ensure_ascii=False)) + b"\n"
 
 
 def about_of(path: Path) -> Any:

@@ -14,9 +14,11 @@ from skipway.data.sources import Source
 from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
 from skipway.images import ImageFile, labels_suffix
 from skipway.predict.certificate import Certificate
+from skipway.predict.cluster import Recipe, made_on_cluster
 from skipway.predict.finish import write_flow
 from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
 from skipway.predict.logits import Outputs
+from skipway.predict.parts import Part, journals_of_parts
 from skipway.predict.predictor import Predictor
 from skipway.predict.resume import Resume, network_of, stamps
 from skipway.predict.room import Room
@@ -40,6 +42,8 @@ class StreamOptions:
         format: "zarr" writes OME-Zarr; else the format follows from the image.
         quantity: What is written of the classes beside the labels.
         always: Whether small images go region by region too, as they do where anything of this is given.
+        part: Which of several parts of all regions this process makes; no file is written then.
+        cluster: Where the regions are made: address of a Dask scheduler, or number of local processes; "" here.
     """
 
     ram: int | None = None
@@ -47,15 +51,20 @@ class StreamOptions:
     format: str = ""
     quantity: Quantity = ""
     always: bool = False
+    part: Part | None = None
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
+        if self.part is not None and self.cluster:
+            raise UsageError(Problem("both --part and --cluster are given", "predict", "one of them"))
 
     @property
     def asked(self) -> bool:
         """Whether anything was given."""
-        return self.always or any((self.ram, self.vram, self.format, self.quantity))
+        named = (self.ram, self.vram, self.format, self.quantity, self.part, self.cluster)
+        return self.always or any(named)
 
 
 @dataclass
@@ -70,6 +79,7 @@ class Streaming:
         outputs: "last" or "mean".
         tile: A side that the user chose.
         objects: Whether object ids are written though the run learned classes.
+        level: Output of this column instead of the last.
         event: Told of every region.
     """
 
@@ -80,6 +90,7 @@ class Streaming:
     outputs: Outputs
     tile: int | None
     objects: bool
+    level: int | None
     event: Event
     began: bool = field(default=False, init=False)
 
@@ -116,9 +127,9 @@ class Streaming:
         """Bytes a pixel of what is kept of the classes."""
         return self.predictor.model.classes * stored_as(self.quantity).itemsize
 
-    def takes(self, image: ImageFile) -> bool:
-        """Whether an image goes region by region: when asked, and where it would not fit into memory otherwise."""
-        if self.options.asked:
+    def takes(self, image: ImageFile, target: Path) -> bool:
+        """Whether an image goes region by region: when asked, begun so, or where it would not fit into memory."""
+        if self.options.asked or self.resume.journal(target).is_file():
             return True
         objects = self.objects or self.predictor.task.labels.task == "objects"
         most = memory.budget(torch.device("cpu"), None)
@@ -130,7 +141,7 @@ class Streaming:
 
     def predict(
         self, image: ImageFile, source: Source, masks: Sequence[Path], classes: Path | None
-    ) -> tuple[Path, Certificate | None]:
+    ) -> tuple[Path | None, Certificate | None]:
         """One file, in bounded memory; what is finished of it stays where it fails.
 
         Args:
@@ -140,19 +151,23 @@ class Streaming:
             classes: See `write_flow`.
 
         Returns:
-            The first mask, and the certificate; None where all regions had been made before.
+            The first mask, None where only a part was made; and the certificate, None where nothing was left to make.
         """
+        part = self.options.part
         self.began = True
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
         journal = self.resume.journal(masks[0])
         flow = opened(
             self.predictor, image, journal, about, self.room, self.event,
-            tile=self.tile, quantity=self.quantity,
+            tile=self.tile, quantity=self.quantity, part=part,
         )  # fmt: skip
         try:
             require_room(self.output, self._needed(image, masks, flow), image.path)
-            certificate = flow.run(self.event)
+            certificate = self._made(flow, source)
+            if part is not None:
+                flow.journal.close()
+                return None, certificate
             written = write_flow(flow, masks, classes, objects=self.objects)
         except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
             flow.journal.close()
@@ -167,12 +182,24 @@ class Streaming:
 
     def close(self, failed: bool) -> None:
         """The command came to its end."""
-        if self.began and not failed:
+        if self.began and not failed and self.options.part is None:
             self.resume.clear()
+
+    def _made(self, flow: Flow, source: Source) -> Certificate | None:
+        part = self.options.part
+        if not self.options.cluster:
+            return flow.run(self.event, None if part is None else part.regions(flow.count))
+        calibrated = self.predictor.calibration is not None
+        recipe = Recipe(
+            self.predictor.name, source, flow.regions, self.outputs, self.level, self.quantity, calibrated
+        )
+        return made_on_cluster(flow, recipe, self.options.cluster, self.event)
 
     def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
         if self.options.asked:
             self.resume.note(targets, source)
+        for other in journals_of_parts(flow.journal.path):
+            other.unlink(missing_ok=True)
         flow.journal.remove()
 
     def _needed(self, image: ImageFile, masks: Sequence[Path], flow: Flow) -> int:
