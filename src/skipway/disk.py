@@ -49,6 +49,25 @@ def replacing(path: Path, *, needed: int = 0, previous: Path | None = None) -> I
             temporary.unlink(missing_ok=True)
 
 
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file against other processes; False where another has it. It ends with the file, or the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def cannot_write(path: Path, error: OSError, needed: int = 0) -> EnvironmentFault:
     """What to say when a file or folder cannot be written; on a full disk also how much is needed and free.
 

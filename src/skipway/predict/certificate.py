@@ -68,11 +68,25 @@ class Witness:
     """
 
     def __init__(
-        self, size: Sequence[int], tile: int | Sequence[int], geometry: Geometry, seed: object
+        self,
+        size: Sequence[int],
+        tile: int | Sequence[int],
+        geometry: Geometry,
+        seed: object,
+        cuts: Sequence[Sequence[int]] | None = None,
     ) -> None:
+        """Draw the window.
+
+        Args:
+            size: Of the image.
+            tile: Step between tiles.
+            geometry: Of the network.
+            seed: Anything that stands for the image.
+            cuts: First pixels of all tiles but the first, along each axis; those of `plan_tiles` by default.
+        """
         steps = round_tile(tile, geometry)
         rng = np.random.default_rng(zlib.crc32(repr((tuple(size), seed)).encode()))
-        axes = zip(size, steps, seams(size, tile, geometry), strict=True)
+        axes = zip(size, steps, seams(size, tile, geometry) if cuts is None else cuts, strict=True)
         self.window = tuple(
             _across(side, min(side, LARGEST[len(size)], max(1, step // 2)), cuts, rng)
             for side, step, cuts in axes
@@ -86,11 +100,16 @@ class Witness:
         self.tile = tile_around(size, self.window, geometry, extra=extra)
         self._logits: Tensor | None = None
 
+    def sees(self, region: tuple[slice, ...]) -> bool:
+        """Whether a pixel of the window lies in a region."""
+        both = (_overlap(w, seen) for w, seen in zip(region, self.window, strict=True))
+        return all(o.start < o.stop for o in both)
+
     def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
         """Remember what was decided of the window; `logits` has shape (K, *region)."""
-        both = [_overlap(w, seen) for w, seen in zip(region, self.window, strict=True)]
-        if any(o.start >= o.stop for o in both):
+        if not self.sees(region):
             return
+        both = [_overlap(w, seen) for w, seen in zip(region, self.window, strict=True)]
         if self._logits is None:
             self._logits = logits.new_empty(
                 (len(logits), *(w.stop - w.start for w in self.window)), device="cpu"

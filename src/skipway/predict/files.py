@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from skipway.errors import (
 )
 from skipway.images import (
     ImageFile,
-    labels_suffix,
     open_probabilities,
     shown,
     stem_of,
@@ -33,12 +32,14 @@ from skipway.images import (
 )
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
+from skipway.predict.flow import Quantity, rank
 from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Row, said, write_review
+from skipway.predict.streaming import Made, Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -63,6 +64,7 @@ class FileOptions:
         tta: Test-time augmentation, one of `predict.views.KINDS`.
         unseen: Whether it may show the network what training never did.
         review: Whether to write `review.csv`, what a person should look at first.
+        stream: How files are predicted region by region; those that do not fit into memory always are.
     """
 
     probabilities: bool = False
@@ -75,12 +77,18 @@ class FileOptions:
     tta: str | None = None
     unseen: bool = False
     review: bool = True
+    stream: StreamOptions = field(default_factory=StreamOptions)
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is written of the classes beside the masks."""
+        return self.stream.quantity or ("float32" if self.probabilities else "")
 
 
 @dataclass(frozen=True)
@@ -154,9 +162,25 @@ def predict_files(
         EnvironmentFault: the folder cannot be written.
     """
     predictor = predictor.using(options.outputs, options.level).viewed(options.tta, unseen=options.unseen)
-    jobs = _jobs(images, output, options, predictor.task.labels)
+    streaming = Streaming(
+        predictor,
+        output,
+        options.stream,
+        options.quantity,
+        options.outputs,
+        options.tile,
+        options.objects,
+        options.level,
+        options.review,
+        event,
+    )
+    every = _jobs(images, output, options, predictor.task.labels)
+    jobs = [job for job in every if not streaming.has(job.targets, job.source)]
+    _require_new(jobs, output, options)
+    if len(jobs) < len(every):
+        event({"event": "line", "name": "resume", "text": f"{len(every) - len(jobs)} files are finished"})
     remarks = predictor.remarks
-    if options.probabilities:
+    if options.quantity not in ("", "logits"):
         remarks["calibrated"] = predictor.said(options.outputs)
     for name, text in remarks.items():
         event({"event": "line", "name": name, "text": text})
@@ -171,23 +195,25 @@ def predict_files(
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
         try:
-            mask, certificate, reviews = _predict_file(predictor, job, options)
+            made = _predict_file(predictor, job, options, streaming)
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
             fix = "a smaller tile, such as --tile 256"
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
-            written.append(mask)
+            if made.mask is None:
+                continue
+            written.append(made.mask)
             known = predictor.known.has(job.source)
             trained += [job.name] if known else []
-            rows += [one.row(job.name, page, trained=known) for page, one in reviews]
-            worst = certificate if worst is None else max(worst, certificate, key=_rank)
+            rows += [one.row(job.name, page, trained=known) for page, one in made.reviews]
+            worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             event(
                 {
                     "event": "file",
                     "name": job.source.path.name,
-                    "written": str(mask),
+                    "written": str(made.mask),
                     "done": done,
                     "of": len(jobs),
                 }
@@ -199,6 +225,7 @@ def predict_files(
         write_review(output / REVIEW, rows)
         text = said(rows, compared=predictor.familiar is not None)
         event({"event": "line", "name": "review", "text": f"{text} [{output / REVIEW}]"})
+    streaming.close(failed=bool(failed))
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
@@ -223,8 +250,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
     """Every image with the files that come of it; nothing of the user's is among them.
 
     Raises:
-        UsageError: a file would be replaced, two images would be written to one file, or objects were asked
-            for where classes overlap.
+        UsageError: two images would be written to one file, or objects were asked for where classes overlap.
     """
     if options.objects and labels.overlapping:
         found, fix = (
@@ -237,10 +263,11 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
-        file = Path(f"{name}{labels_suffix(source.path)}")
+        file = Path(f"{name}{mask_suffix(source.path, options.stream)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
-        probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
-        jobs.append(_Job(name, source, masks, probable if options.probabilities else None))
+        what = "logits" if options.quantity == "logits" else "probabilities"
+        probable = output / file.with_name(f"{stem_of(file)}_{what}.tif")
+        jobs.append(_Job(name, source, masks, probable if options.quantity else None))
     sources = {file.resolve() for job in jobs for file in job.source.files}
     owner: dict[Path, Source] = {}
     for job in jobs:
@@ -255,11 +282,19 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
                     Problem(found, shown(target), fix="predict them in two calls, or rename one")
                 )
             owner[target] = job.source
+    return jobs
+
+
+def _require_new(jobs: list[_Job], output: Path, options: FileOptions) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        UsageError: one would be.
+    """
     there = [target for job in jobs for target in job.targets if target.exists()]
     if there and not options.overwrite:
         found = f"{len(there)} of the files to write exist already, the first {there[0].name}"
         raise UsageError(Problem(found, str(output), fix="--overwrite, or another folder with -o"))
-    return jobs
 
 
 def _make_folders(jobs: list[_Job]) -> None:
@@ -271,19 +306,17 @@ def _make_folders(jobs: list[_Job]) -> None:
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
-Reviews = list[tuple[int | None, Review]]
-"""Of each page, or of None for all pages, what saw it."""
-
-
-def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate, Reviews]:
-    """All pages of one file; the mask's path, the certificate with the largest difference, and what saw them."""
-    reviews: Reviews = []
+def _predict_file(predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming) -> Made:
+    """All pages of one file."""
+    reviews: list[tuple[int | None, Review]] = []
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
+        if streaming.takes(image, job.masks[0]):
+            return streaming.predict(image, job.source, job.masks, job.probabilities)
         maps = None
         if job.probabilities is not None:
             shape = _shape(predictor, image)
@@ -309,10 +342,10 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
     if predictor.task.labels.overlapping:
         written = write_sets(job.masks, labels, image.geometry)[0]
-        return written, max(certificates, key=_rank), reviews
-    colours = None if palette is None else np.asarray(palette)
-    written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
-    return written, max(certificates, key=_rank), reviews
+    else:
+        colours = None if palette is None else np.asarray(palette)
+        written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
+    return Made(written, max(certificates, key=rank), tuple(reviews))
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
@@ -336,11 +369,6 @@ def _decode(predictor: Predictor, class_map: NDArray[Any], options: FileOptions)
         return task.decode(class_map)
     ids = task.decode(class_map) if learned else to_objects(class_map > 0)
     return ids.astype(np.uint16 if ids.max(initial=0) < 2**16 else np.uint32)
-
-
-def _rank(certificate: Certificate) -> tuple[bool, float]:
-    """Certificates that saw a seam come before those of one pass."""
-    return certificate.tiles > 1, certificate.max_difference
 
 
 def _into(

@@ -240,6 +240,10 @@ def said(rows: Sequence[Row], *, compared: bool) -> str:
     return f"look at {place} first" + (f" ({first.reason}); {kind}" if compared else f"; {kind}")
 
 
+Reviews = Sequence[tuple[int | None, Review]]
+"""Of each page, or of None for all pages, what saw it."""
+
+
 def _counted(values: Tensor) -> Tensor:
     """Where it can be summed in double precision: not every accelerator knows that."""
     return values if values.is_cuda else values.cpu()

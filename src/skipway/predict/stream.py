@@ -18,6 +18,7 @@ from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
 from skipway.nn.rows import NotInRows
+from skipway.predict.ahead import ahead
 from skipway.predict.certificate import Certificate, Witness
 from skipway.predict.logits import Outputs, decided, probabilities
 from skipway.predict.opinions import agreed, heard, told
@@ -174,6 +175,34 @@ def predict_pixels(
     if strips:
         return Prediction(labels, certificate, strips.size, tiles, strips.redundancy)
     return Prediction(labels, certificate, step, tiles, redundancy(size, step, geometry))
+
+
+def predict_tiles(
+    model: nn.Module,
+    pixels: Pixels,
+    normalise: Constants | None,
+    tiles: Iterable[Tile],
+    **options: Unpack[Options],
+) -> Iterator[tuple[Tile, Tensor]]:
+    """The logits of any tiles of an image, in their order; the next one is read while the network runs.
+
+    Args:
+        model: As for `predict_pixels`, but in evaluation mode already; see `evaluating`.
+        pixels: The image.
+        normalise: (offset, scale) of the whole image.
+        tiles: Such as those of `skipway.regions.Regions.passes`.
+        **options: Of those of `Options` outputs, overlapping, device and on_spread.
+
+    Yields:
+        The tile, and its logits (K, *write) where they are.
+
+    Raises:
+        DataError: An image whose axes or channels the model does not take.
+        NumericalError: Logits that are not finite.
+    """
+    run = _Run.of(model, pixels, normalise, options)
+    for tile, read in ahead(run.seen, tiles):
+        yield tile, run.computed(tile, read, options.get("on_spread"))
 
 
 @contextmanager

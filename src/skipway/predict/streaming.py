@@ -1,0 +1,243 @@
+"""Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipway import memory
+from skipway.data.sources import Source
+from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
+from skipway.images import ImageFile, labels_suffix
+from skipway.predict.certificate import Certificate
+from skipway.predict.cluster import Recipe, made_on_cluster
+from skipway.predict.finish import write_flow
+from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
+from skipway.predict.logits import Outputs
+from skipway.predict.parts import Part, journals_of_parts
+from skipway.predict.predictor import Predictor
+from skipway.predict.resume import Resume, network_of, stamps
+from skipway.predict.review import Reviews
+from skipway.predict.room import Room
+
+FORMATS = ("", "zarr")
+
+_PACKED = 4
+"""Labels shrink to a quarter at least, as a rule: that much room is asked for."""
+
+_WHOLE = {False: 8, True: 48}
+"""Bytes a pixel of an image that is predicted in memory: labels, decoded and written; with objects their distances."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How files are predicted region by region.
+
+    Attributes:
+        ram: Bytes that the process may hold; by default 80 % of what is free.
+        vram: The same of the GPU.
+        format: "zarr" writes OME-Zarr; else the format follows from the image.
+        quantity: What is written of the classes beside the labels.
+        always: Whether small images go region by region too, as they do where anything of this is given.
+        part: Which of several parts of all regions this process makes; no file is written then.
+        cluster: Where the regions are made: address of a Dask scheduler, or number of local processes; "" here.
+    """
+
+    ram: int | None = None
+    vram: int | None = None
+    format: str = ""
+    quantity: Quantity = ""
+    always: bool = False
+    part: Part | None = None
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
+        if self.part is not None and self.cluster:
+            raise UsageError(Problem("both --part and --cluster are given", "predict", "one of them"))
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was given."""
+        named = (self.ram, self.vram, self.format, self.quantity, self.part, self.cluster)
+        return self.always or any(named)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of one file.
+
+    Attributes:
+        mask: The first mask; None where only a part was made.
+        certificate: That with the largest difference; None where nothing was left to make.
+        reviews: What saw it being predicted; nothing where a part of it was predicted before, or elsewhere.
+    """
+
+    mask: Path | None
+    certificate: Certificate | None
+    reviews: Reviews = ()
+
+
+@dataclass
+class Streaming:
+    """The files of one command.
+
+    Attributes:
+        predictor: Whose network runs.
+        output: Folder of the masks.
+        options: See there.
+        quantity: What is written of the classes.
+        outputs: "last" or "mean".
+        tile: A side that the user chose.
+        objects: Whether object ids are written though the run learned classes.
+        level: Output of this column instead of the last.
+        review: Whether somebody asks what to look at first.
+        event: Told of every region.
+    """
+
+    predictor: Predictor
+    output: Path
+    options: StreamOptions
+    quantity: Quantity
+    outputs: Outputs
+    tile: int | None
+    objects: bool
+    level: int | None
+    review: bool
+    event: Event
+    began: bool = field(default=False, init=False)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the labels depend on beside the image."""
+        predictor, options = self.predictor, self.options
+        return {
+            "network": network_of(predictor),
+            "normalisation": predictor.normalisation.to_json(),
+            "outputs": self.outputs,
+            "quantity": self.quantity,
+            "temperature": predictor.temperature(self.outputs),
+            "device": predictor.device.type,
+            "torch": torch.__version__,
+            "tile": self.tile,
+            "ram": options.ram,
+            "vram": options.vram,
+        }
+
+    @cached_property
+    def resume(self) -> Resume:
+        """What a killed command left."""
+        return Resume(self.output, {**self.about, "objects": self.objects, "format": self.options.format})
+
+    @cached_property
+    def room(self) -> Room:
+        """The budgets."""
+        item = 1 + (self._each if self.quantity else 0)
+        return Room(self.predictor, self.outputs, self.options.ram, self.options.vram, item)
+
+    @property
+    def _each(self) -> int:
+        """Bytes a pixel of what is kept of the classes."""
+        return self.predictor.model.classes * stored_as(self.quantity).itemsize
+
+    def takes(self, image: ImageFile, target: Path) -> bool:
+        """Whether an image goes region by region: when asked, begun so, or where it would not fit into memory."""
+        if self.options.asked or self.resume.journal(target).is_file():
+            return True
+        objects = self.objects or self.predictor.task.labels.task == "objects"
+        most = memory.budget(torch.device("cpu"), None)
+        return most is not None and _pixels(image) * _WHOLE[objects] > most / 2
+
+    def has(self, targets: Sequence[Path], source: Source) -> bool:
+        """Whether the same command, killed, had finished these files."""
+        return self.options.asked and self.resume.has(targets, source)
+
+    def predict(self, image: ImageFile, source: Source, masks: Sequence[Path], classes: Path | None) -> Made:
+        """One file, in bounded memory; what is finished of it stays where it fails.
+
+        Args:
+            image: The file, open.
+            source: What it was opened from.
+            masks: See `write_flow`.
+            classes: See `write_flow`.
+
+        Raises:
+            SkipwayError: it failed; what is finished of it is kept, and said.
+        """
+        part = self.options.part
+        self.began = True
+        shape = [image.pages, image.channels, *image.size]
+        about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
+        journal = self.resume.journal(masks[0])
+        flow = opened(
+            self.predictor, image, journal, about, self.room, self.event,
+            tile=self.tile, quantity=self.quantity, part=part,
+        )  # fmt: skip
+        try:
+            require_room(self.output, self._needed(image, masks, flow), image.path)
+            certificate, reviews = self._made(flow, source)
+            if part is not None:
+                flow.journal.close()
+                return Made(None, certificate)
+            written = write_flow(flow, masks, classes, objects=self.objects)
+        except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
+            flow.journal.close()
+            if not flow.journal.done:
+                flow.journal.remove()
+            raise kept_for_later(error, flow.journal, flow.count) from error
+        except BaseException:
+            flow.journal.close()
+            raise
+        self._done(written if classes is None else (*written, classes), source, flow)
+        return Made(written[0], certificate, reviews)
+
+    def close(self, failed: bool) -> None:
+        """The command came to its end."""
+        if self.began and not failed and self.options.part is None:
+            self.resume.clear()
+
+    def _made(self, flow: Flow, source: Source) -> tuple[Certificate | None, Reviews]:
+        part = self.options.part
+        if not self.options.cluster:
+            whole = part is None and not flow.journal.done
+            if self.review and part is None and not whole:
+                text = f"{flow.image.path.name} is left out: a part of it was predicted before"
+                self.event({"event": "line", "name": "review", "text": text})
+            asked = partial(self.predictor.review, self.outputs) if self.review and whole else None
+            return flow.run(self.event, None if part is None else part.regions(flow.count), asked)
+        calibrated = self.predictor.calibration is not None
+        recipe = Recipe(
+            self.predictor.name, source, flow.regions, self.outputs, self.level, self.quantity, calibrated
+        )
+        return made_on_cluster(flow, recipe, self.options.cluster, self.event), ()
+
+    def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
+        if self.options.asked:
+            self.resume.note(targets, source)
+        for other in journals_of_parts(flow.journal.path):
+            other.unlink(missing_ok=True)
+        flow.journal.remove()
+
+    def _needed(self, image: ImageFile, masks: Sequence[Path], flow: Flow) -> int:
+        """Bytes that the journal and the files are expected to take; the journal is there in part."""
+        left = 1 - len(flow.journal.done) / flow.count
+        plain = masks[0].suffix in (".nii", ".npy")
+        pixels = _pixels(image)
+        labels = pixels * len(masks) * (1 if plain else 1 / _PACKED)
+        return int(
+            labels + left * pixels / _PACKED + (1 + left) * pixels * self.room.item - pixels * (1 + left)
+        )
+
+
+def mask_suffix(path: Path, options: StreamOptions) -> str:
+    """Suffix of the mask of an image."""
+    return ".zarr" if options.format == "zarr" else labels_suffix(path)
+
+
+def _pixels(image: ImageFile) -> int:
+    return image.pages * prod(image.size)

@@ -1,0 +1,304 @@
+"""Predicting region by region: the labels of the plain way, resumed to the bit, in the memory that was said."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import toys
+
+from skipway import api
+from skipway.data.fingerprint import Normalisation
+from skipway.data.labels import LabelMap
+from skipway.errors import DataError, EnvironmentFault, Problem, UsageError
+from skipway.images import open_mask, paged
+from skipway.memory import amount
+from skipway.models import build
+from skipway.predict import flow as flows
+from skipway.predict import journal as journals
+from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.pixels import PagePixels
+from skipway.predict.predictor import Predictor
+from skipway.predict.streaming import StreamOptions
+from skipway.tasks import make_task
+
+CPU = torch.device("cpu")
+
+
+def predictor(task="classes", ndim=2, channels=1, seed=0, values=(0, 7, 300)):
+    """A network that was never trained, with weights that part the classes."""
+    torch.manual_seed(seed)
+    count = 2 if task == "objects" else len(values)
+    model = build("unet", in_channels=channels, classes=count, width=4, depth=2, ndim=ndim).eval()
+    with torch.inference_mode():  # no class wins everywhere
+        found = model(torch.rand((1, channels, *(32,) * ndim)))[-1]
+        bias = [value for name, value in model.heads.named_parameters() if name.endswith("bias")][-1]
+        bias -= found.mean((0, *range(2, 2 + ndim)))
+    names = ("background", "cell", "rim")
+    if task == "objects":
+        labels = LabelMap("objects", (0, 1), names[:2], ids=True)
+    else:
+        labels = LabelMap(task, values, names[: len(values)])
+    return Predictor(model, make_task(labels, (1.0,) * count, 3), Normalisation(), CPU, "toy")
+
+
+def images(folder, *sizes, pages=0):
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        image = np.random.default_rng(number).integers(0, 255, (max(1, pages), *size)).astype(np.uint8)
+        tifffile.imwrite(
+            folder / f"i{number}.tif",
+            image if pages else image[0],
+            photometric="minisblack",
+            metadata={"axes": "ZYX" if pages else "YX"},
+        )
+    return folder
+
+
+def predicted(run, source, output, events=None, **options):
+    stream = options.pop("stream", StreamOptions(always=True))
+    heard = [] if events is None else events
+    summary = predict_files(run, source, output, FileOptions(stream=stream, **options), heard.append)
+    return summary
+
+
+def plain(run, source, output, **options):
+    return predict_files(run, source, output, FileOptions(**options), lambda _: None)
+
+
+def labels(path):
+    with open_mask(path) as mask:
+        return np.stack([mask.read(page)[0] for page in range(mask.pages)])
+
+
+@pytest.fixture
+def small_regions(monkeypatch):
+    """Several regions in toy images, and files written from windows."""
+    monkeypatch.setattr(flows, "_CHUNK", 16)
+    monkeypatch.setattr(paged, "SMALL", 0)
+
+
+@pytest.mark.parametrize("task", ["classes", "objects", "multilabel"])
+@pytest.mark.parametrize(("ndim", "pages"), [(2, 0), (2, 3), (3, 9)])
+def test_masks_equal_those_of_the_plain_way(tmp_path, small_regions, task, ndim, pages):
+    run = predictor(task, ndim, values=(1, 2, 4) if task == "multilabel" else (0, 7, 300))
+    source = images(tmp_path / "in", (70, 53), (33, 90), pages=pages)
+    one = plain(run, source, tmp_path / "plain")
+    events = []
+    two = predicted(run, source, tmp_path / "stream", events, tile=20 if ndim == 2 else 16)
+    assert (len(one.written), len(two.written)) == (2, 2)
+    assert len([event for event in events if event["event"] == "region"]) > 8
+    files = sorted(p.relative_to(tmp_path / "plain") for p in (tmp_path / "plain").rglob("*.tif"))
+    assert len(files) == (6 if task == "multilabel" else 2)
+    kinds = 0
+    for file in files:
+        a, b = labels(tmp_path / "plain" / file), labels(tmp_path / "stream" / file)
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+        kinds += len(np.unique(a))
+    assert kinds > 4
+    assert two.certificate.tiles > 1
+    assert two.certificate.holds
+    assert not (tmp_path / "stream" / ".resume").exists()
+    assert (tmp_path / "stream/labels.json").read_bytes() == (tmp_path / "plain/labels.json").read_bytes()
+
+
+def test_small_files_are_the_same_to_the_byte(tmp_path):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    plain(run, source, tmp_path / "plain")
+    predicted(run, source, tmp_path / "stream", stream=StreamOptions(ram=4 << 30))
+    for file in (tmp_path / "plain").iterdir():
+        assert (tmp_path / "stream" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_objects_of_classes_are_asked_for(tmp_path, small_regions):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    plain(run, source, tmp_path / "plain", objects=True)
+    predicted(run, source, tmp_path / "stream", objects=True, tile=16)
+    assert np.array_equal(labels(tmp_path / "plain/i0.tif"), labels(tmp_path / "stream/i0.tif"))
+
+
+@pytest.mark.parametrize(("ndim", "pages"), [(2, 0), (2, 3), (3, 9)])
+def test_probabilities_and_logits_are_those_of_the_plain_way(tmp_path, small_regions, ndim, pages):
+    run, source = predictor(ndim=ndim), images(tmp_path / "in", (40, 53), pages=pages)
+    plain(run, source, tmp_path / "plain", probabilities=True)
+    wanted = tifffile.imread(tmp_path / "plain/i0_probabilities.tif")
+    for kind, error in (("float32", 1e-6), ("uint16", 0.6 / 65535), ("uint8", 0.51 / 255)):
+        predicted(run, source, tmp_path / kind, stream=StreamOptions(quantity=kind), tile=16)
+        found = tifffile.imread(tmp_path / kind / "i0_probabilities.tif")
+        assert found.dtype == kind
+        scale = {"uint8": 255, "uint16": 65535}.get(kind, 1)
+        assert np.abs(found / scale - wanted).max() <= error
+    predicted(run, source, tmp_path / "logits", stream=StreamOptions(quantity="logits"))
+    found = torch.from_numpy(tifffile.imread(tmp_path / "logits/i0_logits.tif"))
+    assert np.allclose(torch.softmax(found, -3).numpy(), wanted, atol=1e-6)
+    predicted(run, source, tmp_path / "both", probabilities=True)
+    assert np.allclose(tifffile.imread(tmp_path / "both/i0_probabilities.tif"), wanted, atol=1e-6)
+
+
+def test_zarr_is_written_when_asked_for(tmp_path, small_regions):
+    pytest.importorskip("zarr")
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    plain(run, source, tmp_path / "plain")
+    summary = predicted(run, source, tmp_path / "stream", stream=StreamOptions(format="zarr"))
+    assert summary.written == (tmp_path / "stream/i0.zarr",)
+    assert np.array_equal(labels(tmp_path / "stream/i0.zarr"), labels(tmp_path / "plain/i0.tif"))
+
+
+class Killed(BaseException):
+    """As a signal would."""
+
+
+def stopping_after(monkeypatch, regions):
+    add, left = journals.Journal.add, [regions]
+
+    def stopping(self, number, arrays):
+        if not self.path.name.endswith(".pieces"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        return add(self, number, arrays)
+
+    monkeypatch.setattr(journals.Journal, "add", stopping)
+
+
+@pytest.fixture
+def stopped(tmp_path, small_regions, monkeypatch):
+    """A prediction of two images that was stopped in the second, and the masks of one that was not."""
+    run, source = predictor("objects"), images(tmp_path / "in", (70, 53), (60, 61))
+    predicted(run, source, tmp_path / "whole", tile=16)
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 20 + 5)
+        with pytest.raises(Killed):
+            predicted(run, source, tmp_path / "out", tile=16)
+    assert labels(tmp_path / "out/i0.tif").any()
+    assert not (tmp_path / "out/i1.tif").exists()
+    return run, source, tmp_path / "out", tmp_path / "whole"
+
+
+def regions_of(events):
+    return [event["done"] for event in events if event["event"] == "region"]
+
+
+def same_files(one, two):
+    return toys.contents(one).values() and [*toys.contents(one).values()] == [*toys.contents(two).values()]
+
+
+def test_the_same_command_goes_on_and_ends_with_the_same_bytes(stopped):
+    run, source, output, whole = stopped
+    events = []
+    predicted(run, source, output, events, tile=16)
+    assert regions_of(events) == list(range(6, 17))  # 16 regions of the second image, 5 were there
+    said = [event["text"] for event in events if event.get("name") == "resume"]
+    assert said == ["1 files are finished", "i1.tif: 5 of 16 regions are there"]
+    assert sorted(p.name for p in output.iterdir()) == ["i0.tif", "i1.tif", "labels.json"]
+    assert all((output / name).read_bytes() == (whole / name).read_bytes() for name in ("i0.tif", "i1.tif"))
+    with pytest.raises(UsageError, match="exist already"):
+        predicted(run, source, output, tile=16)
+
+
+def test_a_damaged_region_is_found_and_made_again(stopped):
+    run, source, output, whole = stopped
+    (kept,) = (output / ".resume").glob("*.regions")
+    data = bytearray(kept.read_bytes())
+    data[data.rindex(b"SKRG") + 90] ^= 16
+    kept.write_bytes(data)
+    events = []
+    predicted(run, source, output, events, tile=16)
+    assert len(regions_of(events)) == 12
+    assert "1 damaged" in "".join(event.get("text", "") for event in events)
+    assert (output / "i1.tif").read_bytes() == (whole / "i1.tif").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["weights", "image", "option"])
+def test_what_belongs_to_something_else_is_not_gone_on_with(stopped, what, tmp_path):
+    run, source, output, _ = stopped
+    options = {"tile": 16}
+    if what == "weights":
+        run = predictor("objects", seed=1)
+    elif what == "option":
+        options = {"tile": 32}
+    else:
+        image = tifffile.imread(source / "i1.tif")
+        image[0, 0] ^= 1
+        tifffile.imwrite(source / "i1.tif", image)
+    if what != "image":
+        with pytest.raises(UsageError, match="exist already"):
+            predicted(run, source, output, **options)
+        options["overwrite"] = True
+    events = []
+    predicted(run, source, output, events, **options)
+    assert any("begun anew, for another" in event.get("text", "") for event in events)
+    plain(run, source, tmp_path / "plain")
+    for name in ("i0.tif", "i1.tif"):
+        assert np.array_equal(labels(output / name), labels(tmp_path / "plain" / name))
+
+
+def test_a_file_that_breaks_midway_is_said_and_the_others_are_made(tmp_path, small_regions, monkeypatch):
+    run, source = predictor(), images(tmp_path / "in", (70, 53), (60, 61), (40, 40))
+    read, times = PagePixels.read, [0]
+
+    def broken(self, window):
+        times[0] += (here := self.image.path.name == "i1.tif")
+        if here and times[0] == 9:
+            raise DataError(Problem("a tile that cannot be read", "i1.tif"))
+        return read(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PagePixels, "read", broken)
+        summary = predicted(run, source, tmp_path / "out", tile=16)
+    assert [path.name for path in summary.written] == ["i0.tif", "i2.tif"]
+    (error,) = summary.failed
+    assert "regions are kept" in str(error)
+    assert not (tmp_path / "out/i1.tif").exists()
+    events = []
+    again = predicted(run, source, tmp_path / "out", events, tile=16)
+    assert [path.name for path in again.written] == ["i1.tif"]
+    assert 0 < len(regions_of(events)) < 16
+    assert not (tmp_path / "out/.resume").exists()
+
+
+def test_room_on_the_disk_is_asked_for_before_the_first_tile(tmp_path, monkeypatch):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    usage = flows.shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(flows.shutil, "disk_usage", lambda _: usage)
+    events = []
+    with pytest.raises(EnvironmentFault, match="bytes are needed for i0.tif and 100 are free"):
+        predicted(run, source, tmp_path / "out", events)
+    assert not regions_of(events)
+    assert not list((tmp_path / "out").glob("**/*.regions"))
+
+
+def test_a_budget_that_nothing_fits_into_is_refused_with_one_that_does(tmp_path):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    with pytest.raises(UsageError, match="too little for a tile of") as caught:
+        predicted(run, source, tmp_path / "out", stream=StreamOptions(ram=50 << 20))
+    (problem,) = caught.value.problems
+    assert problem.where == "--ram"
+    enough = problem.fix.split()[-1]
+    predicted(run, source, tmp_path / "out", stream=StreamOptions(ram=int(1.1 * amount(enough))))
+    assert (tmp_path / "out/i0.tif").exists()
+    with pytest.raises(UsageError, match="a CUDA device"):
+        predicted(run, source, tmp_path / "gpu", stream=StreamOptions(vram=1 << 30))
+
+
+def test_the_command_line_takes_it_all(tmp_path):
+    data, run = toys.draw(tmp_path / "data", count=3), tmp_path / "run"
+    toys.start(data, run, steps=2)
+    code, _, said = toys.skipway("predict", run, data / "images", "-o", tmp_path / "a", "--device", "cpu")
+    assert code == 0, said
+    words = ("--ram", "4G", "--quantised", "uint8", "--json", "--device", "cpu")
+    code, out, said = toys.skipway("predict", run, data / "images", "-o", tmp_path / "b", *words)
+    assert code == 0, said
+    events = [json.loads(line) for line in out.splitlines()]
+    regions = [event for event in events if event["event"] == "region"]
+    assert len(regions) == 3
+    assert set(regions[0]) == {"event", "name", "done", "of", "left"}
+    for file in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes()
+    assert tifffile.imread(tmp_path / "b/c0_probabilities.tif").dtype == np.uint8
+    code, _, said = toys.skipway("predict", run, data / "images", "-o", tmp_path / "c", "--ram", "60M")
+    assert code == 2
+    assert "at least" in said
+    assert api.FileOptions().stream.asked is False
