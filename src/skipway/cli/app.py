@@ -319,6 +319,12 @@ def predict(
     level: Annotated[
         int | None, typer.Option(hidden=True, help="The output of this level alone, as `prune` numbers them.")
     ] = None,
+    whole_norms: Annotated[
+        bool,
+        typer.Option(
+            "--whole-norms", hidden=True, help="Instance and group norm as in one pass over the image."
+        ),
+    ] = False,
     part: Annotated[
         str | None, typer.Option(hidden=True, help="Make this part of the regions alone, such as 3/16.")
     ] = None,
@@ -373,6 +379,7 @@ def predict(
     )
     options = FileOptions(
         stream=stream,
+        whole_norms=whole_norms,
         probabilities=probabilities,
         objects=objects,
         tile=tile,

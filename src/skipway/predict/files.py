@@ -64,6 +64,7 @@ class FileOptions:
         tta: Test-time augmentation, one of `predict.views.KINDS`.
         unseen: Whether it may show the network what training never did.
         review: Whether to write `review.csv`, what a person should look at first.
+        whole_norms: Whether norms over the map take the statistics of the whole image.
         stream: How files are predicted region by region; those that do not fit into memory always are.
     """
 
@@ -77,6 +78,7 @@ class FileOptions:
     tta: str | None = None
     unseen: bool = False
     review: bool = True
+    whole_norms: bool = False
     stream: StreamOptions = field(default_factory=StreamOptions)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,10 @@ class FileOptions:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+        if self.whole_norms and self.stream.cluster:
+            raise UsageError(
+                Problem("both --whole-norms and --cluster are given", "predict", "--part, or one process")
+            )
 
     @property
     def quantity(self) -> Quantity:
@@ -162,6 +168,7 @@ def predict_files(
         EnvironmentFault: the folder cannot be written.
     """
     predictor = predictor.using(options.outputs, options.level).viewed(options.tta, unseen=options.unseen)
+    predictor = predictor.of_whole_image() if options.whole_norms else predictor
     streaming = Streaming(
         predictor,
         output,

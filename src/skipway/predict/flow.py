@@ -151,8 +151,9 @@ class Flow:
     def _runner(self, unit: int, constants: Constants) -> Run:
         """Passes of a unit through the network."""
         predictor, pages = self.predictor, self.units[unit]
+        pixels = pixels_of(self.image, pages, predictor.ndim)
         return partial(
-            predict_tiles, predictor.model, pixels_of(self.image, pages, predictor.ndim), constants,
+            predict_tiles, predictor.network_for(pixels, constants), pixels, constants,
             outputs=self.outputs, overlapping=predictor.task.labels.overlapping, device=predictor.device,
         )  # fmt: skip
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from skipway.data.augment import Augmentation
-from skipway.data.fingerprint import Normalisation
+from skipway.data.fingerprint import Constants, Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
 from skipway.errors import DataError, Problem, TopologyError, UsageError
@@ -21,11 +22,12 @@ from skipway.predict.ensemble import Ensemble
 from skipway.predict.familiar import Familiar
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
-from skipway.predict.pixels import seen
+from skipway.predict.pixels import ArrayPixels, Pixels, seen
 from skipway.predict.review import Review
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.predict.turns import SEVEN, Turns
 from skipway.predict.views import KINDS, Views, refuse_unseen, views_of
+from skipway.predict.whole_norms import passes, with_whole_norms
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model
@@ -46,6 +48,7 @@ class Predictor:
         folds: Of a run of folds, how many there are; those that are finished predict.
         augmentation: What training showed the network, see `viewed`.
         familiar: What its training images look like; None where the run does not say.
+        whole_norms: Whether instance and group norm take the statistics of the whole image, see `of_whole_image`.
     """
 
     model: SkipGraph | Ensemble | Views | Turns
@@ -58,6 +61,7 @@ class Predictor:
     folds: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     familiar: Familiar | None = None
+    whole_norms: bool = False
 
     @property
     def ndim(self) -> int:
@@ -183,6 +187,27 @@ class Predictor:
         model = Turns(plain) if kind == "seven" else Views(plain, views_of(kind, self.ndim))
         return replace(self, model=model.train(plain.training))
 
+    def of_whole_image(self) -> "Predictor":
+        """This predictor with the statistics of the whole image in every instance and group norm, as one pass has them.
+
+        Any tile then gives the same; each norm costs a pass over the image up to it. Other norms are left as they are.
+
+        Raises:
+            UsageError: several views are asked for, each of which would have statistics of its own.
+        """
+        if self.views > 1:
+            raise UsageError(Problem("both --whole-norms and --tta are given", "predict", "one of them"))
+        return replace(self, whole_norms=True)
+
+    def network_for(self, pixels: Pixels, constants: Constants) -> nn.Module:
+        """What predicts an image; the model, but for `of_whole_image`.
+
+        Args:
+            pixels: The image.
+            constants: (offset, scale) of its grey values.
+        """
+        return with_whole_norms(self.model, pixels, constants) if self.whole_norms else self.model
+
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image or volume in memory.
 
@@ -201,7 +226,8 @@ class Predictor:
         image = self._image(np.asarray(array))
         constants = self.normalisation.constants(image)
         sets = self.task.labels.overlapping
-        found = predict_array(self.model, image, constants, tile=tile, overlapping=sets, device=self.device)
+        model = self.network_for(ArrayPixels(image), constants)
+        found = predict_array(model, image, constants, tile=tile, overlapping=sets, device=self.device)
         return self.task.decode(found.labels)
 
     def _image(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -266,7 +292,7 @@ class Predictor:
             review.look(pixels, constants)
             options |= {"on_logits": review.see, "on_spread": review.apart}
         return predict_pixels(
-            self.model,
+            self.network_for(pixels, constants),
             pixels,
             constants,
             tile=tile,
@@ -298,6 +324,10 @@ class Predictor:
             said["networks"] = text
         if self.views > 1:
             said["views"] = f"{self.views}, the mean of their probabilities: {self.views} × the time of one"
+        if self.whole_norms and (count := passes(self.model)):
+            said["norms"] = (
+                f"{count} with the statistics of the whole image: as many passes, each up to its norm"
+            )
         return said
 
     def review(self, outputs: Outputs = "last") -> Review:

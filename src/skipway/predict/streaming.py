@@ -120,6 +120,8 @@ class Streaming:
             "network": network_of(predictor),
             "normalisation": predictor.normalisation.to_json(),
             "outputs": self.outputs,
+            "views": type(predictor.model).__name__,
+            "norms": predictor.whole_norms,
             "quantity": self.quantity,
             "temperature": predictor.temperature(self.outputs),
             "device": predictor.device.type,
