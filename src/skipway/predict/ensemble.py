@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from skipway.errors import CheckpointError, Problem
@@ -41,6 +42,7 @@ class Ensemble(nn.Module):
         self.ndim = first.ndim
         self.in_channels = first.in_channels
         self.classes = first.classes
+        self.rounding = max(member.rounding for member in members)
 
     @property
     def networks(self) -> tuple[SkipGraph, ...]:
@@ -59,6 +61,8 @@ class Ensemble(nn.Module):
         sums: list[tuple[Tensor, ...]] = []
         for member in self.networks:
             maps = [output for output in member.frugal(x) if output.ndim > 2]
+            if x.dtype == torch.bfloat16:
+                maps = [output.float() for output in maps]  # sums of logarithms need more than 8 bits
             parts = [log_parts(logits, overlapping=self.overlapping) for logits in maps]
             sums = [more(*pair) for pair in zip(sums, parts, strict=True)] if sums else parts
         return tuple(logits_of(one, len(self.members)) for one in sums)

@@ -31,12 +31,14 @@ from skipway.images import (
     stem_of,
     write_labels,
 )
+from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
+from skipway.predict.samples import sampled_files
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -58,6 +60,8 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        backend: What computes the network, see `Predictor.running`; "auto" is measured on tiles of the images.
+        precision: In what arithmetic: "fp32", "bf16" or "int8".
     """
 
     probabilities: bool = False
@@ -67,6 +71,8 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    backend: str = "torch"
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -147,6 +153,7 @@ def predict_files(
     """
     predictor = predictor.using(options.outputs, options.level)
     jobs = _jobs(images, output, options, predictor.task.labels)
+    predictor = _running(predictor, [job.source for job in jobs], options)
     remarks = predictor.remarks
     if options.probabilities:
         remarks["calibrated"] = predictor.said(options.outputs)
@@ -188,6 +195,14 @@ def predict_files(
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
+
+
+def _running(predictor: Predictor, sources: list[Source], options: FileOptions) -> Predictor:
+    """The predictor with the backend that is asked for, measured on tiles of the images where it is."""
+    backend, precision = options.backend, options.precision
+    wanted = wants_tiles(backend, precision) and precision in TILES
+    tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
+    return predictor.running(backend, precision, tiles=tiles)
 
 
 def _meaning(labels: LabelMap, options: FileOptions) -> LabelMap:

@@ -1,5 +1,6 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
@@ -15,11 +17,13 @@ from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.backends import TILES, Model, chosen
 from skipway.predict.calibration import Calibration
 from skipway.predict.ensemble import Ensemble
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
-from skipway.predict.pixels import seen
+from skipway.predict.pixels import ArrayPixels, seen
+from skipway.predict.samples import sampled
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
@@ -39,9 +43,10 @@ class Predictor:
         known: The images that it was trained on.
         calibration: The temperature of its probabilities and how it was found; None leaves them as they come.
         folds: Of a run of folds, how many there are; those that are finished predict.
+        backend: What computes the network and why, a line; empty for torch in fp32.
     """
 
-    model: SkipGraph | Ensemble
+    model: Model
     task: Task
     normalisation: Normalisation
     device: torch.device
@@ -49,6 +54,7 @@ class Predictor:
     known: Known = field(default_factory=Known)
     calibration: Calibration | None = None
     folds: int = 0
+    backend: str = ""
 
     @property
     def ndim(self) -> int:
@@ -65,6 +71,8 @@ class Predictor:
         if isinstance(self.model, Ensemble):
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
+        if not isinstance(self.model, SkipGraph):
+            raise UsageError(Problem("its network was handed to a runtime", self.name, fix="load it again"))
         return self.model
 
     @property
@@ -80,6 +88,8 @@ class Predictor:
         *,
         member: int | None = None,
         calibrated: bool = True,
+        backend: str = "torch",
+        precision: str = "fp32",
     ) -> "Predictor":
         """Read a run folder; one of folds becomes the mean of the probabilities of those that are finished.
 
@@ -88,9 +98,11 @@ class Predictor:
             device: Where to predict.
             member: The fold that predicts alone, from 1.
             calibrated: Whether probabilities are those of the run's temperature.
+            backend: What computes it, see `running`; one that is not measured.
+            precision: In what arithmetic, "fp32" or "bf16".
 
         Raises:
-            UsageError: not a run folder, no such fold, or none that is finished.
+            UsageError: not a run folder, no such fold, none that is finished, or no such backend.
             CheckpointError: something in it is damaged.
             SecurityError: its weights are not safetensors.
             EnvironmentFault: no such device.
@@ -111,7 +123,8 @@ class Predictor:
         else:
             model = load_model(run, where)
         calibration = Calibration.of(run) if calibrated else None
-        return cls(model, task, normalisation, where, str(run.path), known, calibration, len(run.folds))
+        found = cls(model, task, normalisation, where, str(run.path), known, calibration, len(run.folds))
+        return found.running(backend, precision)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -138,6 +151,48 @@ class Predictor:
         except TopologyError as error:
             there = ", ".join(str(node.column) for node in nodes)
             raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
+
+    def running(
+        self,
+        backend: str = "auto",
+        precision: str = "fp32",
+        *,
+        images: Sequence[NDArray[Any]] = (),
+        tiles: Sequence[Tensor] = (),
+    ) -> "Predictor":
+        """This predictor with its network computed by a backend.
+
+        In fp32 the labels are those of the run's own network. What computes fewer bits is only taken where it is
+        asked for.
+
+        Args:
+            backend: "torch", "packed", "onnxruntime", "openvino", or "auto": the fastest of those that compute the
+                same, measured once.
+            precision: "fp32", "bf16" or "int8", which is calibrated and refused where it loses more than half a
+                point.
+            images: What "auto" and "int8" are measured on, as for `predict`.
+            tiles: The same as a network sees it, (1, C, *S) each.
+
+        Raises:
+            UsageError: no such backend or precision, or nothing to measure on.
+            DataError: too much is lost.
+            EnvironmentFault: a package is missing, or the processor has no bfloat16.
+        """
+        if (backend, precision) == ("torch", "fp32"):
+            return self
+        measured = [*tiles, *self._tiles(images, TILES.get(precision, 1))]
+        sets = self.task.labels.overlapping
+        choice = chosen(self.model, backend, precision, measured, overlapping=sets)
+        return replace(self, model=choice.model, backend=choice.said)
+
+    def _tiles(self, arrays: Sequence[NDArray[Any]], count: int) -> list[Tensor]:
+        found: list[Tensor] = []
+        for array in arrays:
+            image = self._image(np.asarray(array))
+            constants = self.normalisation.constants(image)
+            each = -(-count // len(arrays))
+            found += sampled(ArrayPixels(image), constants, self.model.geometry, each)
+        return found
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image or volume in memory.
@@ -241,12 +296,13 @@ class Predictor:
     @property
     def remarks(self) -> dict[str, str]:
         """What a user should know before it starts, by name."""
+        said = {"backend": self.backend} if self.backend else {}
         if not self.folds:
-            return {}
+            return said
         which = (
             f"{self.networks}" if self.networks == self.folds else f"{self.networks} of {self.folds} folds"
         )
-        return {
+        return said | {
             "networks": f"{which}, the mean of their probabilities: {self.networks} × the time of one [--member]"
         }
 
