@@ -11,7 +11,17 @@ import pytest
 from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("common", "series", "processes", "smaller", "training", "race_data", "race_page", "em_curve")
+NAMES = (
+    "common",
+    "series",
+    "processes",
+    "smaller",
+    "training",
+    "race_data",
+    "race_page",
+    "em_curve",
+    "backends",
+)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not part of a package")
 
@@ -259,3 +269,27 @@ def test_the_curve_has_every_point_and_the_aim(bench):
     )
     assert first[0] < second[0]  # later is to the right
     assert first[1] > second[1]  # better is higher
+
+
+def test_goals_of_the_backends_are_shares_of_time(bench):
+    backends, common = bench("backends"), bench("common")
+    seconds = {"eager, fp32": 2.0, "packed, fp32": 1.0, "openvino, fp32": 0.5, "packed, bf16": 0.7}
+    found = backends.goals({name: common.Timing(cpu, 0.0, 3) for name, cpu in seconds.items()})
+    assert [(row["goal"], row["found"], row["reached"]) for row in found] == [
+        ("packed, fp32 over eager, fp32", 0.5, True),
+        ("packed, fp32 over openvino, fp32", 2.0, False),
+        ("packed, bf16 over eager, fp32", 0.35, False),
+    ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_backends_runs(bench, tmp_path, monkeypatch, capsys):
+    backends, common = bench("backends"), bench("common")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    backends.main(["--width", "8", "--depth", "3", "--side", "64", "--rounds", "1"])
+    saved = json.loads((tmp_path / "backends.json").read_text())
+    rows = {row["peer"]: row for row in saved["rows"]}
+    assert {"eager, fp32", "torch, fp32", "packed, fp32", "openvino, int8"} <= rows.keys()
+    assert rows["packed, fp32"]["labels_that_differ"] == rows["openvino, fp32"]["labels_that_differ"] == 0
+    assert 0 < rows["openvino, int8"]["labels_that_differ"] < 0.05
+    assert "packed, fp32 over eager, fp32: " in capsys.readouterr().out
