@@ -215,10 +215,18 @@ def train(
 
 
 def load(
-    run: Path | str, device: str | None = None, *, member: int | None = None, calibrated: bool = True
+    run: Path | str,
+    device: str | None = None,
+    *,
+    member: int | None = None,
+    calibrated: bool = True,
+    backend: str = "torch",
+    precision: str = "fp32",
 ) -> Predictor:
     """Load a run folder to predict with; see `Predictor.load`."""
-    return Predictor.load(run, device, member=member, calibrated=calibrated)
+    return Predictor.load(
+        run, device, member=member, calibrated=calibrated, backend=backend, precision=precision
+    )
 
 
 def train_run(order: Order, event: Event, began: float | None = None, ranks: Ranks = ALONE) -> Trained:

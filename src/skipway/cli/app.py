@@ -354,6 +354,15 @@ def predict(
         bool,
         typer.Option("--review/--no-review", hidden=True, help="Write review.csv: what to look at first."),
     ] = True,
+    backend: Annotated[
+        str,
+        typer.Option(
+            hidden=True, help="torch, packed, onnxruntime, openvino, or auto: the fastest that agrees."
+        ),
+    ] = "torch",
+    precision: Annotated[
+        str, typer.Option(hidden=True, help="fp32; bf16 or int8, which may change labels, where asked for.")
+    ] = "fp32",
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -390,6 +399,8 @@ def predict(
         tta=tta,
         unseen=unseen,
         review=review,
+        backend=backend,
+        precision=precision,
     )
     predictor = api.load(run, device=device, member=member, calibrated=calibrated)
     summary = api.predict_files(predictor, images, output, options, _events(as_json))

@@ -16,6 +16,8 @@ from skipway.nn.paths import path_of
 from skipway.shapes import Path
 
 DTYPES = (torch.float32, torch.bfloat16)
+ROUNDING_BF16 = 2**-5
+"""Of the largest logit. Two roundings to 8 bits differ by 2⁻⁸; layers add up."""
 ACTIVATIONS = (
     *(nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish),
     *(nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.ReLU6),
@@ -43,7 +45,7 @@ def packed(model: SkipGraph, dtype: torch.dtype | None = None) -> SkipGraph:
     """
     twin = folded(model)
     if dtype is not None:
-        _widen(twin.to(dtype))
+        rounded(twin, dtype)
     if not _packable(twin):
         return for_prediction(twin, twin.ndim)
     twin.to(memory_format=channels_last(twin.ndim))
@@ -126,11 +128,15 @@ class Widened(nn.Module):
         return self.module(x.float()).to(x.dtype)
 
 
-def _widen(model: nn.Module) -> None:
-    """Averages of volumes are not there in bfloat16 on a CPU."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.AvgPool3d)]
-    for name, module in found:
-        model.set_submodule(name, Widened(module))
+def rounded(model: SkipGraph, dtype: torch.dtype) -> SkipGraph:
+    """The network, turned into one that computes in float32 or bfloat16."""
+    model.to(dtype)
+    if dtype == torch.bfloat16:
+        model.rounding = ROUNDING_BF16
+        for name, module in list(model.named_modules()):
+            if isinstance(module, nn.AvgPool3d):  # not there in bfloat16 on a CPU
+                model.set_submodule(name, Widened(module))
+    return model
 
 
 def _packable(model: SkipGraph) -> bool:

@@ -27,6 +27,7 @@ class Certificate:
         tiles: Tiles the image was cut into; with 1 there is no seam and nothing was predicted twice.
         tile_exact: Whether the network promises equality (no statistics over the tile, as instance norm
             takes them).
+        rounding: Of the largest logit, what rounding alone may change.
     """
 
     window: tuple[slice, ...]
@@ -35,6 +36,7 @@ class Certificate:
     largest_logit: float
     tiles: int
     tile_exact: bool
+    rounding: float = 1e-4
 
     @property
     def pixels(self) -> int:
@@ -43,8 +45,8 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is no more than rounding in float32: 1e-4 of the largest logit."""
-        return self.max_difference <= 1e-4 * max(1.0, self.largest_logit)
+        """Whether the difference is no more than rounding, in float32 1e-4 of the largest logit."""
+        return self.max_difference <= self.rounding * max(1.0, self.largest_logit)
 
     def __str__(self) -> str:
         """One line."""
@@ -119,7 +121,13 @@ class Witness:
         self._logits[:, *here] = logits[:, *there].cpu()
 
     def compare(
-        self, whole: Tensor, tiles: int, *, tile_exact: bool, overlapping: bool = False
+        self,
+        whole: Tensor,
+        tiles: int,
+        *,
+        tile_exact: bool,
+        overlapping: bool = False,
+        rounding: float = 1e-4,
     ) -> Certificate:
         """Hold `whole`, the logits of one pass over the window, shape (K, *window), against what was seen."""
         if self._logits is None:
@@ -134,6 +142,7 @@ class Witness:
             largest_logit=float(whole.abs().max()),
             tiles=tiles,
             tile_exact=tile_exact,
+            rounding=rounding,
         )
 
 

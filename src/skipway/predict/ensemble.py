@@ -41,6 +41,7 @@ class Ensemble(nn.Module):
         self.ndim = first.ndim
         self.in_channels = first.in_channels
         self.classes = first.classes
+        self.rounding = max(member.rounding for member in members)
 
     @property
     def networks(self) -> tuple[SkipGraph, ...]:
@@ -77,7 +78,6 @@ class Ensemble(nn.Module):
         return Ensemble(members, overlapping=self.overlapping).train(self.training)
 
 
-Network = SkipGraph | Ensemble
 """One network, or several as one."""
 
 

@@ -30,6 +30,7 @@ from skipway.images import (
     stem_of,
     write_labels,
 )
+from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.flow import Quantity, rank
@@ -39,6 +40,7 @@ from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Row, said, write_review
+from skipway.predict.samples import sampled_files
 from skipway.predict.streaming import Made, Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
@@ -66,6 +68,8 @@ class FileOptions:
         review: Whether to write `review.csv`, what a person should look at first.
         whole_norms: Whether norms over the map take the statistics of the whole image.
         stream: How files are predicted region by region; those that do not fit into memory always are.
+        backend: What computes the network, see `Predictor.running`; "auto" is measured on tiles of the images.
+        precision: In what arithmetic: "fp32", "bf16" or "int8".
     """
 
     probabilities: bool = False
@@ -80,6 +84,8 @@ class FileOptions:
     review: bool = True
     whole_norms: bool = False
     stream: StreamOptions = field(default_factory=StreamOptions)
+    backend: str = "torch"
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -167,7 +173,10 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
-    predictor = predictor.using(options.outputs, options.level).viewed(options.tta, unseen=options.unseen)
+    predictor = predictor.using(options.outputs, options.level)
+    every = _jobs(images, output, options, predictor.task.labels)
+    predictor = _running(predictor, [job.source for job in every], options)
+    predictor = predictor.viewed(options.tta, unseen=options.unseen)
     predictor = predictor.of_whole_image() if options.whole_norms else predictor
     streaming = Streaming(
         predictor,
@@ -181,7 +190,6 @@ def predict_files(
         options.review,
         event,
     )
-    every = _jobs(images, output, options, predictor.task.labels)
     jobs = [job for job in every if not streaming.has(job.targets, job.source)]
     _require_new(jobs, output, options)
     if len(jobs) < len(every):
@@ -237,6 +245,14 @@ def predict_files(
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
+
+
+def _running(predictor: Predictor, sources: list[Source], options: FileOptions) -> Predictor:
+    """The predictor with the backend that is asked for, measured on tiles of the images where it is."""
+    backend, precision = options.backend, options.precision
+    wanted = wants_tiles(backend, precision) and precision in TILES
+    tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
+    return predictor.running(backend, precision, tiles=tiles)
 
 
 def _meaning(labels: LabelMap, options: FileOptions) -> LabelMap:

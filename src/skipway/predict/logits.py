@@ -67,7 +67,11 @@ def averaged(found: Iterable[Tensor], *, overlapping: bool = False) -> Tensor:
 
 
 def log_parts(logits: Tensor, *, overlapping: bool = False) -> tuple[Tensor, ...]:
-    """(log p,) of a softmax over axis 1, or (log p, log(1 - p)) of a sigmoid; each of the shape of the logits."""
+    """(log p,) of a softmax over axis 1, or (log p, log(1 - p)) of a sigmoid; each of the shape of the logits.
+
+    bfloat16 becomes float32, for sums of logarithms need more than 8 bits.
+    """
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     if overlapping or logits.shape[1] == 1:
         return F.logsigmoid(logits), F.logsigmoid(-logits)
     return (F.log_softmax(logits, 1),)

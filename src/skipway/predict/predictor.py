@@ -1,5 +1,7 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from skipway.data.augment import Augmentation
 from skipway.data.fingerprint import Constants, Normalisation
@@ -17,6 +19,7 @@ from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.backends import TILES, Model, chosen
 from skipway.predict.calibration import Calibration
 from skipway.predict.ensemble import Ensemble
 from skipway.predict.familiar import Familiar
@@ -24,6 +27,7 @@ from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import ArrayPixels, Pixels, seen
 from skipway.predict.review import Review
+from skipway.predict.samples import sampled
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
 from skipway.predict.turns import SEVEN, Turns
 from skipway.predict.views import KINDS, Views, refuse_unseen, views_of
@@ -48,10 +52,13 @@ class Predictor:
         folds: Of a run of folds, how many there are; those that are finished predict.
         augmentation: What training showed the network, see `viewed`.
         familiar: What its training images look like; None where the run does not say.
+        tta: Which views it is shown, see `viewed`.
         whole_norms: Whether instance and group norm take the statistics of the whole image, see `of_whole_image`.
+        backend: What computes the network and why, a line; empty for torch in fp32.
+        computed: The `identity` where a backend holds the weights; empty where the model does.
     """
 
-    model: SkipGraph | Ensemble | Views | Turns
+    model: Model | Views | Turns
     task: Task
     normalisation: Normalisation
     device: torch.device
@@ -61,7 +68,10 @@ class Predictor:
     folds: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     familiar: Familiar | None = None
+    tta: str | None = None
     whole_norms: bool = False
+    backend: str = ""
+    computed: str = ""
 
     @property
     def ndim(self) -> int:
@@ -78,6 +88,8 @@ class Predictor:
         if not isinstance(self.model, SkipGraph):
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
+        if not isinstance(self.model, SkipGraph):
+            raise UsageError(Problem("its network was handed to a runtime", self.name, fix="load it again"))
         return self.model
 
     @property
@@ -101,6 +113,8 @@ class Predictor:
         *,
         member: int | None = None,
         calibrated: bool = True,
+        backend: str = "torch",
+        precision: str = "fp32",
     ) -> "Predictor":
         """Read a run folder; one of folds becomes the mean of the probabilities of those that are finished.
 
@@ -109,9 +123,11 @@ class Predictor:
             device: Where to predict.
             member: The fold that predicts alone, from 1.
             calibrated: Whether probabilities are those of the run's temperature.
+            backend: What computes it, see `running`; one that is not measured.
+            precision: In what arithmetic, "fp32" or "bf16".
 
         Raises:
-            UsageError: not a run folder, no such fold, or none that is finished.
+            UsageError: not a run folder, no such fold, none that is finished, or no such backend.
             CheckpointError: something in it is damaged.
             SecurityError: its weights are not safetensors.
             EnvironmentFault: no such device.
@@ -134,7 +150,8 @@ class Predictor:
         calibration = Calibration.of(run) if calibrated else None
         shown, familiar = Augmentation(**plan.augmentation), Familiar.of(run)
         rest = known, calibration, len(run.folds), shown, familiar
-        return cls(model, task, normalisation, where, str(run.path), *rest)
+        found = cls(model, task, normalisation, where, str(run.path), *rest)
+        return found.running(backend, precision)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -185,7 +202,7 @@ class Predictor:
             raise ValueError("its views are chosen already")
         plain = self.model
         model = Turns(plain) if kind == "seven" else Views(plain, views_of(kind, self.ndim))
-        return replace(self, model=model.train(plain.training))
+        return replace(self, model=model.train(plain.training), tta=kind)
 
     def of_whole_image(self) -> "Predictor":
         """This predictor with the statistics of the whole image in every instance and group norm, as one pass has them.
@@ -197,6 +214,8 @@ class Predictor:
         """
         if self.views > 1:
             raise UsageError(Problem("both --whole-norms and --tta are given", "predict", "one of them"))
+        if self.backend:
+            raise UsageError(Problem("both --whole-norms and --backend are given", "predict", "one of them"))
         return replace(self, whole_norms=True)
 
     def network_for(self, pixels: Pixels, constants: Constants) -> nn.Module:
@@ -207,6 +226,63 @@ class Predictor:
             constants: (offset, scale) of its grey values.
         """
         return with_whole_norms(self.model, pixels, constants) if self.whole_norms else self.model
+
+    def running(
+        self,
+        backend: str = "auto",
+        precision: str = "fp32",
+        *,
+        images: Sequence[NDArray[Any]] = (),
+        tiles: Sequence[Tensor] = (),
+    ) -> "Predictor":
+        """This predictor with its network computed by a backend.
+
+        In fp32 the labels are those of the run's own network. What computes fewer bits is only taken where it is
+        asked for.
+
+        Args:
+            backend: "torch", "packed", "onnxruntime", "openvino", or "auto": the fastest of those that compute the
+                same, measured once.
+            precision: "fp32", "bf16" or "int8", which is calibrated and refused where it loses more than half a
+                point.
+            images: What "auto" and "int8" are measured on, as for `predict`.
+            tiles: The same as a network sees it, (1, C, *S) each.
+
+        Raises:
+            UsageError: no such backend or precision, or nothing to measure on.
+            DataError: too much is lost.
+            EnvironmentFault: a package is missing, or the processor has no bfloat16.
+        """
+        if (backend, precision) == ("torch", "fp32"):
+            return self
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("choose the backend before the views")
+        measured = [*tiles, *self._tiles(images, TILES.get(precision, 1))]
+        sets = self.task.labels.overlapping
+        choice = chosen(self.model, backend, precision, measured, overlapping=sets)
+        identity = f"{self.identity} by {choice.name} in {precision}"
+        return replace(self, model=choice.model, backend=choice.said, computed=identity)
+
+    @property
+    def identity(self) -> str:
+        """What decides the bits that come of an image, beside the image: SHA-256 of all weights, and who computes."""
+        if self.computed:
+            return self.computed
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            array = value.detach().cpu().contiguous()
+            digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+            digest.update(array.view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tiles(self, arrays: Sequence[NDArray[Any]], count: int) -> list[Tensor]:
+        found: list[Tensor] = []
+        for array in arrays:
+            image = self._image(np.asarray(array))
+            constants = self.normalisation.constants(image)
+            each = -(-count // len(arrays))
+            found += sampled(ArrayPixels(image), constants, self.model.geometry, each)
+        return found
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image or volume in memory.
@@ -316,7 +392,7 @@ class Predictor:
     @property
     def remarks(self) -> dict[str, str]:
         """What a user should know before it starts, by name."""
-        said = {}
+        said = {"backend": self.backend} if self.backend else {}
         if self.folds:
             every, count = self.networks == self.folds, self.networks
             which = f"{count}" if every else f"{count} of {self.folds} folds"

@@ -8,11 +8,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import torch
-
 from skipway.data.sources import Source
 from skipway.disk import write_json
-from skipway.predict.predictor import Predictor
 
 FOLDER = ".resume"
 """In the output folder, while a prediction is not finished."""
@@ -85,13 +82,3 @@ def _stamp(path: Path) -> list[int]:
     except OSError:
         return [-1, -1]
     return [found.st_size, found.st_mtime_ns]
-
-
-def network_of(predictor: Predictor) -> str:
-    """SHA-256 of the names, types, shapes and numbers of all weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(predictor.model.state_dict().items()):
-        array = value.detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        digest.update(array.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

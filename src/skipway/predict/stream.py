@@ -378,4 +378,5 @@ def _certify(run: _Run, witness: Witness, tiles: int) -> Certificate:
         whole = tuple(slice(0, side) for side in run.size)
         return Certificate(whole, 0.0, 0, 0.0, tiles, run.geometry.tile_exact)
     again, exact = run.logits(witness.tile), run.geometry.tile_exact
-    return witness.compare(again, tiles, tile_exact=exact, overlapping=run.overlapping)
+    rounding = getattr(run.model, "rounding", 1e-4)
+    return witness.compare(again, tiles, tile_exact=exact, overlapping=run.overlapping, rounding=rounding)

@@ -20,7 +20,7 @@ from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, 
 from skipway.predict.logits import Outputs
 from skipway.predict.parts import Part, journals_of_parts
 from skipway.predict.predictor import Predictor
-from skipway.predict.resume import Resume, network_of, stamps
+from skipway.predict.resume import Resume, stamps
 from skipway.predict.review import Reviews
 from skipway.predict.room import Room
 
@@ -117,10 +117,10 @@ class Streaming:
         """What the labels depend on beside the image."""
         predictor, options = self.predictor, self.options
         return {
-            "network": network_of(predictor),
+            "network": predictor.identity,
             "normalisation": predictor.normalisation.to_json(),
             "outputs": self.outputs,
-            "views": type(predictor.model).__name__,
+            "views": predictor.tta,
             "norms": predictor.whole_norms,
             "quantity": self.quantity,
             "temperature": predictor.temperature(self.outputs),

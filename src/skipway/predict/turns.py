@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skipway.errors import Problem, UsageError
-from skipway.predict.ensemble import Network
+from skipway.predict.backends import Model
 from skipway.predict.logits import centred
 from skipway.predict.opinions import asked
 from skipway.shapes import Geometry
@@ -42,9 +42,9 @@ class Turns(nn.Module):
         UsageError: it has three axes.
     """
 
-    model: Network
+    model: Model
 
-    def __init__(self, model: Network) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         inner: Geometry = model.geometry
         if inner.ndim != 2:
@@ -53,6 +53,7 @@ class Turns(nn.Module):
         self.model = model
         self.in_channels = model.in_channels
         self.classes = model.classes
+        self.rounding = model.rounding
         reach = max(h + s for h, s in zip(inner.halo, inner.stride, strict=True))
         margin = (math.ceil(math.sqrt(2) * reach) + 2 * TAPS,) * 2
         least = (2 * margin[0] + 1,) * 2

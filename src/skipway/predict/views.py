@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from skipway.data.augment import Augmentation
 from skipway.data.labels import LabelMap
 from skipway.errors import Problem, UsageError
-from skipway.predict.ensemble import Network
+from skipway.predict.backends import Model
 from skipway.predict.opinions import asked
 from skipway.shapes import Geometry
 
@@ -123,15 +123,16 @@ class Views(nn.Module):
         UsageError: axes are to be exchanged that the network does not treat alike.
     """
 
-    model: Network
+    model: Model
 
-    def __init__(self, model: Network, views: Sequence[View]) -> None:
+    def __init__(self, model: Model, views: Sequence[View]) -> None:
         super().__init__()
         self.model = model
         self.views = tuple(views)
         self.geometry = _geometry(model.geometry, self.views)
         self.in_channels = model.in_channels
         self.classes = model.classes
+        self.rounding = model.rounding
 
     def opinions(self, x: Tensor, first: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
         """What the network says of each view; see `opinions.Several`."""
