@@ -312,6 +312,10 @@ def predict(
         bool,
         typer.Option("--calibration/--no-calibration", hidden=True, help="Probabilities of logits / T."),
     ] = True,
+    engine: Annotated[
+        Literal["tiles", "strips"] | None,
+        typer.Option(hidden=True, help="strips compute every pixel once, for networks that are local."),
+    ] = None,
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -329,6 +333,7 @@ def predict(
         outputs=outputs,
         level=level,
         layout=layout,
+        engine=engine,
     )
     predictor = api.load(run, device=device, member=member, calibrated=calibrated)
     summary = api.predict_files(predictor, images, output, options, _events(as_json))

@@ -37,6 +37,7 @@ from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
+from skipway.predict.stream import Engine
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -58,6 +59,7 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        engine: "tiles" or "strips", see `stream.Options`.
     """
 
     probabilities: bool = False
@@ -67,6 +69,7 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -272,7 +275,12 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tupl
         for unit in predictor.units(image):
             into = None if maps is None else _part(maps, unit, predictor.ndim)
             found = predictor.predict_pages(
-                image, unit, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
+                image,
+                unit,
+                tile=options.tile,
+                outputs=options.outputs,
+                engine=options.engine,
+                on_probabilities=_into(into),
             )
             pages.extend(by_page(_decode(predictor, found.labels, options)))
             certificates.append(found.certificate)
