@@ -300,6 +300,7 @@ def test_a_map_that_is_written_over_is_not_yet_written_over_for_those_who_read_i
         (lambda y: torch.cat([y, y], 2), "over all rows of a map"),
         (lambda y: y[:, :, : y.shape[2]], "counted from its other end"),
         (lambda y: y.flip(2), "`flip` is not known"),
+        (lambda y: y * y[0, 0].sum(), "cannot be watched"),
         (lambda y: y + torch.zeros(8, 8, dtype=y.dtype), "cannot be watched"),
         (lambda y: F.batch_norm(y, None, None, training=True), "statistics of the batch"),
         (lambda y: F.pad(y, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 1:-1], "padding by 'reflect'"),

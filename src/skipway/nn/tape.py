@@ -201,7 +201,7 @@ def _watch(model: nn.Module, size: Sequence[int], axis: int) -> _Watch:
     with torch.no_grad(), _Watch(image, axis) as watch:
         try:
             outputs = model(image)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:  # such as a question about the first image
             raise NotInRows(f"it cannot be watched ({error})") from error
     found = [watch.stands_for(output) for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
     watch.outputs = tuple(slot.number for slot in found if isinstance(slot, Slot))
