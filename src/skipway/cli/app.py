@@ -363,6 +363,10 @@ def predict(
     precision: Annotated[
         str, typer.Option(hidden=True, help="fp32; bf16 or int8, which may change labels, where asked for.")
     ] = "fp32",
+    engine: Annotated[
+        Literal["tiles", "strips"] | None,
+        typer.Option(hidden=True, help="strips compute every pixel once, for networks that are local."),
+    ] = None,
     layout: options.LayoutName = None,
     keep_heap: KeepHeap = False,
 ) -> None:
@@ -401,6 +405,7 @@ def predict(
         review=review,
         backend=backend,
         precision=precision,
+        engine=engine,
     )
     predictor = api.load(run, device=device, member=member, calibrated=calibrated)
     summary = api.predict_files(predictor, images, output, options, _events(as_json))

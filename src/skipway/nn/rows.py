@@ -210,18 +210,24 @@ def _pad(site: Site, named: Mapping[str, Any]) -> Rule:
 
 def _part(site: Site, named: Mapping[str, Any]) -> Rule:
     index = named["index"] if isinstance(named["index"], tuple) else (named["index"],)
-    if any(i is not Ellipsis and not (isinstance(i, slice) and i.step in (None, 1)) for i in index):
+    if any(not (i is Ellipsis or isinstance(i, int) or _plain(i)) for i in index):
         raise NotInRows("a part of a map that is not cut out by slices")
     if Ellipsis in index:
         gap = index.index(Ellipsis)
         missing = site.ndim - len(index) + 1
         index = (*index[:gap], *[slice(None)] * missing, *index[gap + 1 :])
     index = (*index, *[slice(None)] * (site.ndim - len(index)))
-    start, stop = index[site.dim].start or 0, index[site.dim].stop or 0
+    rows = index[site.dim]
+    start, stop = (0, 1) if isinstance(rows, int) else (rows.start or 0, rows.stop or 0)
     if start < 0 or stop > 0:
-        raise NotInRows("a part of a map that is counted from its other end")
+        raise NotInRows("one row, or a part of a map that is counted from its other end")
     whole = (*index[: site.dim], slice(None), *index[site.dim + 1 :])
-    return Rule(Shift(-start, stop), site.dim, {"index": whole})
+    gone = sum(isinstance(i, int) for i in index[: site.dim])
+    return Rule(Shift(-start, stop), site.dim - gone, {"index": whole})
+
+
+def _plain(index: Any) -> bool:
+    return isinstance(index, slice) and index.step in (None, 1)
 
 
 def _along_one(site: Site, named: Mapping[str, Any]) -> Rule:
@@ -262,6 +268,14 @@ _KINDS: Mapping[tuple[str, ...], tuple[tuple[str, ...], Callable[[Site, Mapping[
         ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
         _transposed,
     ),
+    ("_convolution_pointwise",): (
+        ("input", "weight", "bias", "padding", "stride", "dilation", "groups"),
+        _convolution,
+    ),
+    ("_convolution_transpose_pointwise",): (
+        ("input", "weight", "bias", "padding", "output_padding", "stride", "dilation", "groups"),
+        _transposed,
+    ),
     ("max_pool1d", "max_pool2d", "max_pool3d"): (
         (*_POOL, "dilation", "ceil_mode", "return_indices"),
         _max_pool,
@@ -280,6 +294,7 @@ _KINDS: Mapping[tuple[str, ...], tuple[tuple[str, ...], Callable[[Site, Mapping[
     ("permute",): ((), _moved(torch.Tensor.permute)),
     ("movedim",): ((), _moved(torch.Tensor.movedim)),
     ("transpose",): ((), _moved(torch.Tensor.transpose)),
+    ("unsqueeze",): ((), _moved(torch.Tensor.unsqueeze)),
 }
 """Functions that see more than one pixel of a map, or its dimensions: names of their arguments, and their rule."""
 

@@ -13,9 +13,9 @@ from fractions import Fraction
 from math import ceil, floor
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from skipway.nn.layout import layout_of
 from skipway.nn.rows import NotInRows, RowStep, Shift, length, origin, pads
 from skipway.nn.tape import IMAGE, Call, Tape
 from skipway.shapes import Spread, Transposed, Window
@@ -82,6 +82,7 @@ class Kept:
         done: Rows computed so far.
         parts: Consecutive stretches that are kept, each with its first row.
         none: No row of it, once there was one.
+        layout: In memory.
     """
 
     dim: int
@@ -89,11 +90,12 @@ class Kept:
     done: int = 0
     parts: deque[tuple[int, Tensor]] = field(default_factory=deque)
     none: Tensor | None = None
+    layout: torch.memory_format = torch.contiguous_format
 
     def put(self, rows: Tensor) -> None:
         """Take the next rows."""
         if self.none is None:
-            self.none = rows.narrow(self.dim, 0, 0).clone()
+            self.none, self.layout = rows.narrow(self.dim, 0, 0).clone(), layout_of(rows)
         self.parts.append((self.done, rows))
         self.done += rows.shape[self.dim]
 
@@ -105,15 +107,26 @@ class Kept:
             for start, rows in self.parts
             if start < high and (end := start + rows.shape[self.dim]) > low
         ]
-        found = cut[0] if len(cut) == 1 else torch.cat(cut, self.dim) if cut else self.none
-        if found is None or found.shape[self.dim] != max(0, high - low):
+        if self.none is None or sum(rows.shape[self.dim] for rows in cut) != max(0, high - low):
             raise RuntimeError(
                 f"rows {low} to {high} are asked for, {self.done} are computed and some forgotten"
             )
-        if fill is not None and (first < low or stop > high):
-            beyond = [0, 0] * (found.ndim - 1 - self.dim) + [low - first, stop - high]
-            found = F.pad(found, beyond, value=fill)
-        return found
+        if fill is not None:
+            before, after = (
+                self._filled(rows, fill) for rows in (min(low, stop) - first, stop - max(high, first))
+            )
+            cut = [*before, *cut, *after]
+        return cut[0] if len(cut) == 1 else torch.cat(cut, self.dim) if cut else self.none
+
+    def _filled(self, rows: int, value: float) -> list[Tensor]:
+        """So many rows beyond the map, where there are any."""
+        if rows <= 0 or self.none is None:
+            return []
+        shape = [rows if dim == self.dim else side for dim, side in enumerate(self.none.shape)]
+        like = self.none
+        return [
+            torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=self.layout).fill_(value)
+        ]
 
     def drop(self, before: int) -> None:
         """Forget the rows before `before`; of a stretch that is mostly forgotten, the rest moves to its own memory."""
@@ -177,6 +190,43 @@ def stream(
                 maps[slot].drop(given + offset)
 
 
+def most_bytes(tape: Tape, rows: int, ahead: Sequence[int] | None = None) -> int:
+    """Bytes of maps that are alive at once, at most, while `stream` runs with strips of `rows`; about right.
+
+    What is kept of every map, and on top of it what the most demanding call reads, copies and makes. What a library
+    needs inside one function is not in it.
+    """
+    line = lines(tape, [0] * len(tape.outputs) if ahead is None else ahead)
+    readers = _readers(tape)
+    kept, fresh = dict.fromkeys(line, 0), dict.fromkeys(line, 0)
+    period = max(one.pace.denominator for one in line.values())
+    for row in range(0, rows * period, rows):
+        front = {slot: one.at(row) for slot, one in line.items()}
+        for slot, one in line.items():
+            fresh[slot] = max(fresh[slot], front[slot] - one.at(row - rows))
+            needed = [
+                call.rule.step.reads(front[call.makes], front[call.makes])[0]
+                for call in readers[slot]
+                if call.makes in front
+            ]
+            kept[slot] = max(kept[slot], front[slot] - min(needed, default=front[slot]))
+    held = sum(  # a stretch that is not mostly forgotten is kept whole
+        (rest + min(rest, fresh[slot] // 2)) * tape.numbers[slot] for slot, rest in kept.items()
+    )
+    return tape.item * (held + max(_work(call, tape, kept, fresh) for call in tape.calls))
+
+
+def _work(call: Call, tape: Tape, kept: Mapping[int, int], fresh: Mapping[int, int]) -> int:
+    """Numbers that a call reads, copies and makes in one strip."""
+    step, made = call.rule.step, fresh[call.makes]
+    low, high = step.reads(0, max(made - 1, 0))
+    span = high - low + 1
+    begin = origin(step, low)
+    out = length(step, span) if not pads(step) else made - min(begin, 0)
+    read = sum(tape.numbers[slot] * (fresh[slot] + (span if kept[slot] else 0)) for slot in call.reads)
+    return read + tape.numbers[call.makes] * (out + made if _mostly_more(out, made) else max(out, made))
+
+
 def _maps(tape: Tape, length_in: int) -> dict[int, Kept]:
     maps = {IMAGE: Kept(tape.dims[IMAGE], length_in)}
     for call in tape.calls:
@@ -206,8 +256,13 @@ def _advance(call: Call, maps: Mapping[int, Kept], front: int) -> bool:
     found = call.run(parts)
     begin = first - origin(step, low if pads(step) else max(low, 0))
     wanted = found.narrow(call.rule.dim, begin, stop - first)
-    made.put(wanted.clone() if found.shape[call.rule.dim] > 2 * (stop - first) else wanted)
+    made.put(wanted.clone() if _mostly_more(found.shape[call.rule.dim], stop - first) else wanted)
     return True
+
+
+def _mostly_more(rows: int, wanted: int) -> bool:
+    """Whether so much more was computed (by interpolation, from the rows at either end) that a copy is worth it."""
+    return rows > 1.25 * wanted
 
 
 def _forget(slot: int, maps: Mapping[int, Kept], readers: Sequence[Call]) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from skipway.shapes import Geometry
 IMAGE = 0
 """Number of the image among the maps of a tape."""
 
-_VIEWS = frozenset(("__getitem__", "permute", "movedim", "transpose", "dropout", "contiguous", "identity"))
+_VIEWS = frozenset(
+    ("__getitem__", "permute", "movedim", "transpose", "unsqueeze", "dropout", "contiguous", "identity")
+)
 """Functions whose result may lie in the memory of what they read."""
 
 
@@ -79,14 +82,25 @@ class Tape:
         calls: Those that the outputs need.
         outputs: Numbers of the outputs' maps.
         dims: Which dimension of each map is the axis.
+        numbers: In a row of each map.
+        item: Bytes of a number.
     """
 
     calls: tuple[Call, ...]
     outputs: tuple[int, ...]
     dims: tuple[int, ...]
+    numbers: tuple[int, ...]
+    item: int
 
 
-def record(model: nn.Module, geometry: Geometry, axis: int = 0, *, last: bool = False) -> Tape:
+def record(
+    model: nn.Module,
+    geometry: Geometry,
+    axis: int = 0,
+    *,
+    size: Sequence[int] | None = None,
+    last: bool = False,
+) -> Tape:
     """Watch a network and note its calls.
 
     It is watched at two sizes: where the calls differ, something in it depends on the size.
@@ -95,6 +109,7 @@ def record(model: nn.Module, geometry: Geometry, axis: int = 0, *, last: bool = 
         model: Network, in evaluation mode; it is left as it is.
         geometry: Of the network.
         axis: Axis in space whose rows are meant.
+        size: A legal size of the image; of it the other axes count. Unless given, a small one.
         last: Whether to leave out what only other outputs than the last need.
 
     Raises:
@@ -102,15 +117,18 @@ def record(model: nn.Module, geometry: Geometry, axis: int = 0, *, last: bool = 
     """
     if not geometry.tile_exact:
         raise NotInRows("a layer looks at the whole image (attention, or a norm with statistics of the map)")
-    least = geometry.smallest
-    more = tuple(side + stride for side, stride in zip(least, geometry.stride, strict=True))
-    watched = [_watch(model, size, axis) for size in (least, more)]
-    first, second = ([_told(call) for call in watch.calls] for watch in watched)
-    if first != second:
+    sides = list(zip(geometry.smallest, geometry.stride, strict=True))
+    small, large = (
+        [least + more * stride for least, stride in sides] for more in (1, 2)
+    )  # no map of one pixel
+    across = small if size is None else [small[i] if i == axis else side for i, side in enumerate(size)]
+    watch, other = _watch(model, across, axis), _watch(model, large, axis)
+    if [_told(call) for call in watch.calls] != [_told(call) for call in other.calls]:
         raise NotInRows("its layers depend on the size of the image")
-    watch = watched[0]
     outputs = watch.outputs[-1:] if last else watch.outputs
-    return Tape(_in_place_where_safe(_needed(watch.calls, outputs), outputs), outputs, tuple(watch.dims))
+    calls = _in_place_where_safe(_needed(watch.calls, outputs), outputs)
+    item = next(model.parameters()).element_size()
+    return Tape(calls, outputs, tuple(watch.dims), tuple(watch.numbers), item)
 
 
 class _Watch(TorchFunctionMode):
@@ -125,12 +143,14 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.dims: list[int] = []
+        self.numbers: list[int] = []
         self.outputs: tuple[int, ...] = ()
         self._seen: dict[int, tuple[Tensor, Slot]] = {}  # holds the tensor, so that its id stays its own
         self._new(image, axis + 2)
 
     def _new(self, found: Tensor, dim: int) -> int:
         self.dims.append(dim)
+        self.numbers.append(prod(found.shape[1:]) // found.shape[dim])
         self._seen[id(found)] = (found, Slot(len(self.dims) - 1))
         return len(self.dims) - 1
 
@@ -181,7 +201,7 @@ def _watch(model: nn.Module, size: Sequence[int], axis: int) -> _Watch:
     with torch.no_grad(), _Watch(image, axis) as watch:
         try:
             outputs = model(image)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:  # such as a question about the first image
             raise NotInRows(f"it cannot be watched ({error})") from error
     found = [watch.stands_for(output) for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
     watch.outputs = tuple(slot.number for slot in found if isinstance(slot, Slot))

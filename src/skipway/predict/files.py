@@ -41,6 +41,7 @@ from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Row, said, write_review
 from skipway.predict.samples import sampled_files
+from skipway.predict.stream import Engine
 from skipway.predict.streaming import Made, Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
@@ -70,6 +71,7 @@ class FileOptions:
         stream: How files are predicted region by region; those that do not fit into memory always are.
         backend: What computes the network, see `Predictor.running`; "auto" is measured on tiles of the images.
         precision: In what arithmetic: "fp32", "bf16" or "int8".
+        engine: "tiles" or "strips", see `stream.Options`.
     """
 
     probabilities: bool = False
@@ -86,6 +88,7 @@ class FileOptions:
     stream: StreamOptions = field(default_factory=StreamOptions)
     backend: str = "torch"
     precision: str = "fp32"
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -357,6 +360,7 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions, streami
                 tile=options.tile,
                 outputs=options.outputs,
                 review=review,
+                engine=options.engine,
                 on_probabilities=_into(into),
             )
             pages.extend(by_page(_decode(predictor, found.labels, options)))

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from skipway.nn.strips import stream
+from skipway.nn.strips import most_bytes, stream
 from skipway.nn.tape import Tape, record
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import Pixels
@@ -59,6 +59,11 @@ class Strips:
     def count(self) -> int:
         """Number of strips."""
         return -(-self.whole.size[self.axis] // self.rows)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of maps that are alive at once, at most; kernels need some more."""
+        return most_bytes(self.tape, self.rows, self.ahead)
 
     @property
     def redundancy(self) -> float:
@@ -118,7 +123,7 @@ def plan_strips(
     last = outputs == "last"
     margins = [margin[along] for margin in geometry.margins.values()]
     ahead = tuple(geometry.margin[along] - margin for margin in (margins[-1:] if last else margins))
-    tape = record(model, geometry, along, last=last)
+    tape = record(model, geometry, along, size=[len(region) for region in whole.region], last=last)
     plane = prod(len(region) for i, region in enumerate(whole.region) if i != along)
     wanted = _rows(plane, geometry, along) if rows is None else rows if isinstance(rows, int) else rows[along]
     return Strips(tape, along, max(1, min(wanted, size[along])), ahead, whole)
