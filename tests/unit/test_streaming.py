@@ -7,64 +7,16 @@ import pytest
 import tifffile
 import torch
 import toys
+from streams import Nursery, images, plain, predicted, predictor
 
 from skipway import api
-from skipway.data.fingerprint import Normalisation
-from skipway.data.labels import LabelMap
 from skipway.errors import DataError, EnvironmentFault, Problem, UsageError
 from skipway.images import open_mask, paged
 from skipway.memory import amount
-from skipway.models import build
 from skipway.predict import flow as flows
 from skipway.predict import journal as journals
-from skipway.predict.files import FileOptions, predict_files
 from skipway.predict.pixels import PagePixels
-from skipway.predict.predictor import Predictor
 from skipway.predict.streaming import StreamOptions
-from skipway.tasks import make_task
-
-CPU = torch.device("cpu")
-
-
-def predictor(task="classes", ndim=2, channels=1, seed=0, values=(0, 7, 300)):
-    """A network that was never trained, with weights that part the classes."""
-    torch.manual_seed(seed)
-    count = 2 if task == "objects" else len(values)
-    model = build("unet", in_channels=channels, classes=count, width=4, depth=2, ndim=ndim).eval()
-    with torch.inference_mode():  # no class wins everywhere
-        found = model(torch.rand((1, channels, *(32,) * ndim)))[-1]
-        bias = [value for name, value in model.heads.named_parameters() if name.endswith("bias")][-1]
-        bias -= found.mean((0, *range(2, 2 + ndim)))
-    names = ("background", "cell", "rim")
-    if task == "objects":
-        labels = LabelMap("objects", (0, 1), names[:2], ids=True)
-    else:
-        labels = LabelMap(task, values, names[: len(values)])
-    return Predictor(model, make_task(labels, (1.0,) * count, 3), Normalisation(), CPU, "toy")
-
-
-def images(folder, *sizes, pages=0):
-    folder.mkdir(parents=True)
-    for number, size in enumerate(sizes):
-        image = np.random.default_rng(number).integers(0, 255, (max(1, pages), *size)).astype(np.uint8)
-        tifffile.imwrite(
-            folder / f"i{number}.tif",
-            image if pages else image[0],
-            photometric="minisblack",
-            metadata={"axes": "ZYX" if pages else "YX"},
-        )
-    return folder
-
-
-def predicted(run, source, output, events=None, **options):
-    stream = options.pop("stream", StreamOptions(always=True))
-    heard = [] if events is None else events
-    summary = predict_files(run, source, output, FileOptions(stream=stream, **options), heard.append)
-    return summary
-
-
-def plain(run, source, output, **options):
-    return predict_files(run, source, output, FileOptions(**options), lambda _: None)
 
 
 def labels(path):
@@ -302,3 +254,36 @@ def test_the_command_line_takes_it_all(tmp_path):
     assert code == 2
     assert "at least" in said
     assert api.FileOptions().stream.asked is False
+
+
+def killed_often(folder, times, seed):
+    """Predictions that are killed at random moments, again and again, until each is finished."""
+    source, rng = images(folder / "in", (120, 130), (90, 70)), np.random.default_rng(seed)
+    kills = rounds = 0
+    with Nursery() as nursery:
+        first = nursery.live(source, folder / "whole")
+        assert first["code"] == 0
+        wanted = toys.contents(folder / "whole")
+        while kills < times:
+            output, rounds = folder / f"out{rounds}", rounds + 1
+            while True:
+                late = float(rng.uniform(0, first["lived"])) if kills < times else None
+                life = nursery.live(source, output, late)
+                if life["code"] == 0:
+                    break
+                assert life["code"] == -9
+                kills += 1
+            found = toys.contents(output)
+            assert [*found.values()] == [*wanted.values()]
+            assert len(found) == 3
+            assert not toys.strays(output)
+    return kills, rounds
+
+
+def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path):
+    assert killed_often(tmp_path, 20, 0)[0] == 20
+
+
+@pytest.mark.faults
+def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path):
+    assert killed_often(tmp_path, 100, 1)[0] == 100

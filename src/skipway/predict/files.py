@@ -206,7 +206,8 @@ def predict_files(
             continue
         event({"event": "warning", "text": str(failed[-1])})
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
-    streaming.close(failed=bool(failed))
+    if not failed:
+        streaming.close([job.masks[0] for job in every])
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})

@@ -1,7 +1,7 @@
 """Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from skipway.predict.finish import write_flow
 from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
 from skipway.predict.logits import Outputs
 from skipway.predict.predictor import Predictor
-from skipway.predict.resume import Resume, network_of, stamps
+from skipway.predict.resume import FOLDER, Resume, network_of, stamps
 from skipway.predict.room import Room
 
 FORMATS = ("", "zarr")
@@ -81,7 +81,6 @@ class Streaming:
     tile: int | None
     objects: bool
     event: Event
-    began: bool = field(default=False, init=False)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -142,7 +141,6 @@ class Streaming:
         Returns:
             The first mask, and the certificate; None where all regions had been made before.
         """
-        self.began = True
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
         journal = self.resume.journal(masks[0])
@@ -165,10 +163,10 @@ class Streaming:
         self._done(written if classes is None else (*written, classes), source, flow)
         return written[0], certificate
 
-    def close(self, failed: bool) -> None:
-        """The command came to its end."""
-        if self.began and not failed:
-            self.resume.clear()
+    def close(self, targets: Sequence[Path]) -> None:
+        """Everything is finished, whoever did it; of what is written, the first file of each image."""
+        if (self.output / FOLDER).is_dir():
+            self.resume.clear(targets)
 
     def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
         if self.options.asked:
