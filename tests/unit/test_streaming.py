@@ -256,6 +256,64 @@ def test_the_command_line_takes_it_all(tmp_path):
     assert api.FileOptions().stream.asked is False
 
 
+def test_only_where_a_mask_says_to_look(tmp_path, small_regions):
+    run, source = predictor(), images(tmp_path / "in", (70, 53), pages=2)
+    plain(run, source, tmp_path / "plain", probabilities=True)
+    mask = np.zeros((2, 70, 53), np.uint8)
+    mask[0, 10:45, 17:30] = 1
+    (tmp_path / "look").mkdir()
+    tifffile.imwrite(tmp_path / "look/i0.tif", mask, photometric="minisblack", metadata={"axes": "ZYX"})
+    events, stream = [], StreamOptions(only=tmp_path / "look")
+    predicted(run, source, tmp_path / "out", events, stream=stream, probabilities=True, tile=16)
+    whole, found = labels(tmp_path / "plain/i0.tif"), labels(tmp_path / "out/i0.tif")
+    assert np.array_equal(found, np.where(mask, whole, 0))
+    assert (found != 0).sum() > 100
+    shares = tifffile.imread(tmp_path / "out/i0_probabilities.tif")
+    wanted = tifffile.imread(tmp_path / "plain/i0_probabilities.tif")
+    one = np.array([1, 0, 0], np.float32)[None, :, None, None]
+    assert np.allclose(shares, np.where(mask[:, None], wanted, one), atol=1e-6)
+    with pytest.raises(UsageError, match="0 masks for i0.tif"):
+        predicted(run, source, tmp_path / "b", stream=StreamOptions(only=tmp_path / "plain/.."))
+    with pytest.raises(UsageError, match="has no logits"):
+        StreamOptions(only=tmp_path, quantity="logits")
+
+
+def test_empty_regions_are_background_and_cost_no_pass(tmp_path, small_regions, monkeypatch):
+    run = predictor()
+    (tmp_path / "in").mkdir()
+    image = np.full((64, 64), 230, np.uint8)
+    image[16:32, 32:48] = np.random.default_rng(0).integers(0, 255, (16, 16))
+    image[0:16] += np.random.default_rng(0).integers(0, 5, (16, 64)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in/i0.tif", image)
+    plain(run, tmp_path / "in", tmp_path / "plain")
+    seen, fill = [], flows.Flow._fill
+    monkeypatch.setattr(flows.Flow, "_fill", lambda *a: (seen.append(a[2]), fill(*a)))
+    stream = StreamOptions(skip_empty=True)
+    predicted(run, tmp_path / "in", tmp_path / "out", stream=stream, tile=16)
+    whole, found = labels(tmp_path / "plain/i0.tif")[0], labels(tmp_path / "out/i0.tif")[0]
+    assert seen == [(slice(16, 32), slice(32, 48))]
+    wanted = np.zeros_like(whole)
+    wanted[16:32, 32:48] = whole[16:32, 32:48]
+    assert np.array_equal(found, wanted)
+    assert found.any()
+
+
+@pytest.mark.parametrize("axes", ["TYX", "TCYX"])
+def test_frames_of_a_time_series_are_predicted_one_by_one(tmp_path, small_regions, axes):
+    channels = 2 if "C" in axes else 1
+    run, rng = predictor(channels=channels), np.random.default_rng(0)
+    film = rng.integers(0, 255, (4, channels, 40, 50)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    kept = film if "C" in axes else film[:, 0]
+    tifffile.imwrite(
+        tmp_path / "in/film.ome.tif", kept, ome=True, metadata={"axes": axes}, photometric="minisblack"
+    )
+    predicted(run, tmp_path / "in", tmp_path / "out", tile=16)
+    found = labels(tmp_path / "out/film.ome.tif")
+    assert np.array_equal(found, np.stack([run.predict(frame) for frame in film]))
+    assert len(np.unique(found)) == 3
+
+
 def killed_often(folder, times, seed):
     """Predictions that are killed at random moments, again and again, until each is finished."""
     source, rng = images(folder / "in", (120, 130), (90, 70)), np.random.default_rng(seed)

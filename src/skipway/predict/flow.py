@@ -7,7 +7,7 @@ goes on where it was; the file is made of the journal alone, so that it does not
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipway.data.composites import set_type
+from skipway.data.fingerprint import Constants
 from skipway.disk import cannot_write
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem
 from skipway.images import ImageFile, shown
@@ -25,7 +26,8 @@ from skipway.predict.ahead import Behind
 from skipway.predict.certificate import Certificate, Witness
 from skipway.predict.journal import Journal, about_of, differences
 from skipway.predict.logits import Outputs, decided, probabilities
-from skipway.predict.pixels import seen
+from skipway.predict.looking import Looking, blank
+from skipway.predict.pixels import Pixels, seen
 from skipway.predict.predictor import Predictor
 from skipway.predict.room import Room
 from skipway.predict.stream import evaluating, predict_tiles
@@ -51,6 +53,7 @@ class Flow:
         regions: Those of one unit, a page or the volume.
         outputs: "last" or "mean".
         quantity: What is kept beside the labels.
+        looking: What is background without the network.
     """
 
     predictor: Predictor
@@ -59,6 +62,7 @@ class Flow:
     regions: Regions
     outputs: Outputs
     quantity: Quantity
+    looking: Looking = field(default_factory=Looking)
 
     @property
     def units(self) -> tuple[range, ...]:
@@ -95,6 +99,7 @@ class Flow:
     def _unit(self, unit: int, pages: range, left: list[int], clock: "_Clock") -> Certificate:
         predictor, geometry = self.predictor, self.predictor.model.geometry
         pixels, constants = seen(self.image, pages, predictor.ndim, predictor.normalisation)
+        left = self._looked_at(unit, pages, left, pixels, constants, clock)
         content = tuple(number for values in constants for number in np.asarray(values).tolist())
         cuts = self.regions.cuts(geometry)
         witness = Witness(self.regions.size, self.regions.step, geometry, content, cuts)
@@ -107,6 +112,7 @@ class Flow:
         with evaluating(predictor.model):
             with Behind() as kept:
                 for number, arrays in self._made(left, run, witness):
+                    self._cover(arrays, self.looking.outside(self.regions.window(number), pages.start))
                     kept.do(partial(self._keep, unit * len(self.regions) + number, arrays, clock))
             if tiles == 1:
                 window = tuple(slice(0, side) for side in self.regions.size)
@@ -115,6 +121,28 @@ class Flow:
                 witness.see(tile, logits)
             ((_, whole),) = run([witness.tile])
             return witness.compare(whole, tiles, tile_exact=geometry.tile_exact, overlapping=sets)
+
+    def _looked_at(
+        self, unit: int, pages: range, left: list[int], pixels: Pixels, constants: Constants, clock: "_Clock"
+    ) -> list[int]:
+        """Those regions that the network must see; the others are kept as background."""
+        if self.looking == Looking() and self.looking.only is None:
+            return left
+        seen_by_network = []
+        for number in left:
+            window = self.regions.window(number)
+            outside = self.looking.outside(window, pages.start)
+            if self.looking.nothing(pixels, constants, window, outside):
+                arrays = self._room(window, self.predictor.model.classes)
+                self._cover(arrays, ...)
+                self._keep(unit * len(self.regions) + number, arrays, clock)
+            else:
+                seen_by_network.append(number)
+        return seen_by_network
+
+    def _cover(self, arrays: dict[str, NDArray[Any]], where: Any) -> None:
+        if where is not None:
+            blank(arrays, where, overlapping=self.predictor.task.labels.overlapping)
 
     def _made(
         self, left: list[int], run: Callable[..., Iterator[tuple[Tile, Tensor]]], witness: Witness
@@ -206,6 +234,7 @@ def opened(
     *,
     tile: int | None = None,
     quantity: Quantity = "",
+    looking: Looking | None = None,
 ) -> Flow:
     """The regions of an image and the journal that keeps them, one of before where it is of the same prediction.
 
@@ -218,6 +247,7 @@ def opened(
         event: Told what is gone on with, or why nothing is.
         tile: A side that the user chose.
         quantity: What is kept beside the labels.
+        looking: What is background without the network.
 
     Raises:
         UsageError: no tile fits the memory.
@@ -238,10 +268,11 @@ def opened(
         pages = image.pages if predictor.ndim == 3 else None
         size = image.size if pages is None else (pages, *image.size)
         chunk = (_CHUNK,) * 2 if predictor.ndim == 2 else (1,) * 3
+        image.read(0, (slice(0, 1), slice(0, 1)))  # what is decoded as a whole is in memory now, and counted
         regions = region_list(size, room.step(size, tile), chunk)
         journal = Journal(path, {**about, "regions": regions.to_json()}, fresh=True)
         _said(event, image, predictor, regions)
-    return Flow(predictor, image, journal, regions, room.outputs, quantity)
+    return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking())
 
 
 def _said(event: Event, image: ImageFile, predictor: Predictor, regions: Regions) -> None:

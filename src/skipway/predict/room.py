@@ -43,6 +43,7 @@ class Room:
         ram: Bytes that the process may hold; 80 % of what is free where nothing is said.
         vram: The same of the device.
         item: Bytes of a pixel of a region that is kept until it is written.
+        held: Bytes for what is made of the image in hand when all regions are there.
     """
 
     predictor: Predictor
@@ -50,6 +51,7 @@ class Room:
     ram: int | None = None
     vram: int | None = None
     item: int = 1
+    held: int = 0
     _known: dict[tuple[int, ...], _Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,7 +136,7 @@ class Room:
         waiting = 4 * 3 * cost.pixels * self.predictor.model.in_channels
         kept = 3 * self.item * max(prod(step), 512**2 if len(step) == 2 else 0)
         most = 1 + HEADROOM
-        used = memory.in_use(host) + most * (cost.host + waiting + kept) + CACHE_BYTES + _WRITING
+        used = memory.in_use(host) + most * (cost.host + waiting + kept) + CACHE_BYTES + _WRITING + self.held
         found: list[tuple[str, float, int | None]] = [("--ram", used, memory.budget(host, self.ram))]
         if device.type == "cuda":
             there = memory.in_use(device) + most * cost.device

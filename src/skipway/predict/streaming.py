@@ -1,6 +1,7 @@
 """Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -12,11 +13,14 @@ import torch
 from skipway import memory
 from skipway.data.sources import Source
 from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
-from skipway.images import ImageFile, labels_suffix
+from skipway.images import ImageFile, labels_suffix, suffix_of
+from skipway.images.paged import SMALL
+from skipway.images.paged import WRITERS as STREAMED
 from skipway.predict.certificate import Certificate
 from skipway.predict.finish import write_flow
 from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
 from skipway.predict.logits import Outputs
+from skipway.predict.looking import Looking, mask_of, open_only
 from skipway.predict.predictor import Predictor
 from skipway.predict.resume import FOLDER, Resume, network_of, stamps
 from skipway.predict.room import Room
@@ -39,6 +43,8 @@ class StreamOptions:
         vram: The same of the GPU.
         format: "zarr" writes OME-Zarr; else the format follows from the image.
         quantity: What is written of the classes beside the labels.
+        skip_empty: Whether regions with nothing in them are background; see `looking.FLAT`.
+        only: A mask, or a folder of masks called like the images: 0 where there is background.
         always: Whether small images go region by region too, as they do where anything of this is given.
     """
 
@@ -46,16 +52,22 @@ class StreamOptions:
     vram: int | None = None
     format: str = ""
     quantity: Quantity = ""
+    skip_empty: bool = False
+    only: Path | None = None
     always: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
+        if self.quantity == "logits" and (self.skip_empty or self.only):
+            found = "what is not looked at has no logits"
+            raise UsageError(Problem(found, "--logits", fix="leave out --skip-empty and --only, or --logits"))
 
     @property
     def asked(self) -> bool:
         """Whether anything was given."""
-        return self.always or any((self.ram, self.vram, self.format, self.quantity))
+        given = (self.ram, self.vram, self.format, self.quantity, self.skip_empty, self.only)
+        return self.always or any(given)
 
 
 @dataclass
@@ -95,6 +107,7 @@ class Streaming:
             "device": predictor.device.type,
             "torch": torch.__version__,
             "tile": self.tile,
+            "skip_empty": options.skip_empty,
             "ram": options.ram,
             "vram": options.vram,
         }
@@ -143,10 +156,26 @@ class Streaming:
         """
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
+        only = None if self.options.only is None else mask_of(self.options.only, image)
+        about["only"] = None if only is None else stamps([only])
+        with nullcontext() if only is None else open_only(only, image) as mask:
+            looking = Looking(self.options.skip_empty, mask)
+            return self._predict(image, source, masks, classes, about, looking)
+
+    def _predict(
+        self,
+        image: ImageFile,
+        source: Source,
+        masks: Sequence[Path],
+        classes: Path | None,
+        about: dict[str, Any],
+        looking: Looking,
+    ) -> tuple[Path, Certificate | None]:
         journal = self.resume.journal(masks[0])
+        self.room.held = _made_whole(image, masks[0])
         flow = opened(
             self.predictor, image, journal, about, self.room, self.event,
-            tile=self.tile, quantity=self.quantity,
+            tile=self.tile, quantity=self.quantity, looking=looking,
         )  # fmt: skip
         try:
             require_room(self.output, self._needed(image, masks, flow), image.path)
@@ -187,6 +216,13 @@ class Streaming:
 def mask_suffix(path: Path, options: StreamOptions) -> str:
     """Suffix of the mask of an image."""
     return ".zarr" if options.format == "zarr" else labels_suffix(path)
+
+
+def _made_whole(image: ImageFile, mask: Path) -> int:
+    """Bytes for labels that can only be made in memory."""
+    pixels = _pixels(image)
+    streamed = pixels <= SMALL or suffix_of(mask).lower() in (*STREAMED, ".zarr", ".ome.zarr")
+    return 0 if streamed else _WHOLE[False] * pixels
 
 
 def _pixels(image: ImageFile) -> int:
