@@ -30,11 +30,12 @@ def write(path, height, kind):
     )  # fmt: skip
 
 
-def main(source, output, ram, task):
+def main(source, output, ram):
     torch.set_num_threads(1)
     tiff.CACHE_BYTES = 1 << 20  # less than the smallest image
     events = []
-    predicted(predictor(task), Path(source), Path(output), events, stream=StreamOptions(ram=int(ram)))
+    stream = StreamOptions(ram=int(ram))
+    predicted(predictor(), Path(source), Path(output), events, stream=stream, tile=512)  # 8 regions at least
     (said,) = (event["text"] for event in events if event.get("name") == "stream")
     print(memory.peak(torch.device("cpu")), said)
 

@@ -1,9 +1,13 @@
 """Predicting region by region: the labels of the plain way, resumed to the bit, in the memory that was said."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import streamed_memory
 import tifffile
 import torch
 import toys
@@ -15,6 +19,8 @@ from skipway.images import open_mask, paged
 from skipway.memory import amount
 from skipway.predict import flow as flows
 from skipway.predict import journal as journals
+from skipway.predict import streaming
+from skipway.predict.files import FileOptions, predict_files
 from skipway.predict.pixels import PagePixels
 from skipway.predict.streaming import StreamOptions
 
@@ -312,6 +318,39 @@ def test_frames_of_a_time_series_are_predicted_one_by_one(tmp_path, small_region
     found = labels(tmp_path / "out/film.ome.tif")
     assert np.array_equal(found, np.stack([run.predict(frame) for frame in film]))
     assert len(np.unique(found)) == 3
+
+
+def test_an_image_that_would_not_fit_goes_region_by_region_unasked(tmp_path, small_regions, monkeypatch):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    plain(run, source, tmp_path / "plain", probabilities=True)
+    monkeypatch.setattr(streaming, "_WHOLE", {False: 1 << 40, True: 1 << 40})
+    events = []
+    options = FileOptions(probabilities=True, tile=16)
+    predict_files(run, source, tmp_path / "out", options, events.append)
+    assert len(regions_of(events)) == 20
+    assert np.array_equal(labels(tmp_path / "out/i0.tif"), labels(tmp_path / "plain/i0.tif"))
+    name = "i0_probabilities.tif"
+    assert np.allclose(
+        tifffile.imread(tmp_path / "out" / name), tifffile.imread(tmp_path / "plain" / name), atol=1e-6
+    )
+    assert not (tmp_path / "out/.resume").exists()
+    with pytest.raises(UsageError, match="exist already"):
+        predict_files(run, source, tmp_path / "out", options, events.append)
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_height_and_keeps_the_budget(tmp_path):
+    budget, peaks = 1 << 30, []
+    script = Path(__file__).with_name("streamed_memory.py")
+    for height in (4096, 4 * 4096, 16 * 4096):
+        source = tmp_path / f"in{height}"
+        source.mkdir()
+        streamed_memory.write(source / "a.tif", height, "tiled")
+        words = [sys.executable, str(script), str(source), str(tmp_path / f"out{height}"), str(budget)]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        peaks.append(int(said.split()[0]))
+    assert max(peaks) <= budget
+    assert max(peaks) <= 1.05 * min(peaks)
 
 
 def killed_often(folder, times, seed):
