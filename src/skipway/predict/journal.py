@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.disk import cannot_write, utf8
-from skipway.errors import DataError, Problem
+from skipway.disk import cannot_write, try_lock, utf8
+from skipway.errors import DataError, Problem, UsageError
 
 _FIRST = b"skipway regions 1 "
 _HEAD = struct.Struct("<4sQIQ32s")
@@ -39,7 +39,7 @@ _LEVEL = 1
 class Journal:
     """The finished regions of one image; a context manager.
 
-    Threads may share it. Two processes must not write one file: give each its own, and bring them together by `absorb`.
+    Threads may share it. Two processes cannot write one file: give each its own, and bring them together by `absorb`.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], *, fresh: bool = False) -> None:
@@ -51,6 +51,7 @@ class Journal:
             fresh: Throw away what is there.
 
         Raises:
+            UsageError: another process has it open.
             EnvironmentFault: the file cannot be written.
         """
         self.path, self._lock = path, Lock()
@@ -58,10 +59,13 @@ class Journal:
         self.damaged = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer: what a full disk refused must not linger. Whatever is written goes to the end.
+            self._file: IO[bytes] = path.open("ab+", buffering=0)
+            self._hold()
             known = None if fresh else about_of(path)
             if known != json.loads(json.dumps(about)):
-                path.write_bytes(_FIRST + utf8(json.dumps(about, ensure_ascii=False)) + b"\n")
-            self._file: IO[bytes] = path.open("rb+", buffering=0)  # what a full disk refused must not linger
+                self._file.truncate(0)
+                self._file.write(_FIRST + utf8(json.dumps(about, ensure_ascii=False)) + b"\n")
             end = self._scan()
             self._file.truncate(end)
         except OSError as error:
@@ -152,6 +156,12 @@ class Journal:
         """Free the file and delete it."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def _hold(self) -> None:
+        if not try_lock(self._file):
+            self._file.close()
+            fix = "wait for it, or give another folder with -o"
+            raise UsageError(Problem("another skipway predicts this image", str(self.path), fix=fix))
 
     def _append(self, number: int, record: bytes) -> None:
         with self._lock:
