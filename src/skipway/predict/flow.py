@@ -94,12 +94,14 @@ class Flow:
             left = [n for n in self.regions if unit * len(self.regions) + n not in self.journal.done]
             if left:
                 found.append(self._unit(unit, pages, left, clock))
-        return max(found, key=rank, default=None)
+        return max((one for one in found if one is not None), key=rank, default=None)
 
-    def _unit(self, unit: int, pages: range, left: list[int], clock: "_Clock") -> Certificate:
+    def _unit(self, unit: int, pages: range, left: list[int], clock: "_Clock") -> Certificate | None:
         predictor, geometry = self.predictor, self.predictor.model.geometry
         pixels, constants = seen(self.image, pages, predictor.ndim, predictor.normalisation)
         left = self._looked_at(unit, pages, left, pixels, constants, clock)
+        if not left:
+            return None
         content = tuple(number for values in constants for number in np.asarray(values).tolist())
         cuts = self.regions.cuts(geometry)
         witness = Witness(self.regions.size, self.regions.step, geometry, content, cuts)
