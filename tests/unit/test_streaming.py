@@ -104,6 +104,23 @@ def test_zarr_is_written_when_asked_for(tmp_path, small_regions):
     assert np.array_equal(labels(tmp_path / "stream/i0.zarr"), labels(tmp_path / "plain/i0.tif"))
 
 
+def test_an_ome_zarr_is_read_by_windows_and_answered_by_one(tmp_path, small_regions):
+    zarr = pytest.importorskip("zarr")
+    run, image = predictor(), np.random.default_rng(0).integers(0, 255, (70, 53)).astype(np.uint8)
+    root = zarr.open_group(tmp_path / "in/a.ome.zarr", mode="w", zarr_format=3)
+    root.create_array("0", shape=image.shape, dtype=image.dtype, chunks=(16, 16))[:] = image
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [0.5, 0.25]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    root.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    assert plain(run, tmp_path / "in", tmp_path / "plain").written == (tmp_path / "plain/a.tif",)
+    (written,) = predicted(run, tmp_path / "in", tmp_path / "out", tile=16).written
+    assert written == tmp_path / "out/a.zarr"
+    assert np.array_equal(labels(written)[0], run.predict(image))
+    with open_mask(written) as mask:
+        assert mask.geometry.spacing == (0.5, 0.25)
+
+
 class Killed(BaseException):
     """As a signal would."""
 

@@ -214,8 +214,9 @@ class Streaming:
 
 
 def mask_suffix(path: Path, options: StreamOptions) -> str:
-    """Suffix of the mask of an image."""
-    return ".zarr" if options.format == "zarr" else labels_suffix(path)
+    """Suffix of the mask of an image: an OME-Zarr where that is asked for, or for one that goes region by region."""
+    of_zarr = options.asked and suffix_of(path).lower() in (".zarr", ".ome.zarr")
+    return ".zarr" if of_zarr or options.format == "zarr" else labels_suffix(path)
 
 
 def _made_whole(image: ImageFile, mask: Path) -> int:
