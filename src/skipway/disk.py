@@ -49,8 +49,21 @@ def replacing(path: Path, *, needed: int = 0, previous: Path | None = None) -> I
             temporary.unlink(missing_ok=True)
 
 
+def cannot_write(path: Path, error: OSError, needed: int = 0) -> EnvironmentFault:
+    """What to say when a file or folder cannot be written; on a full disk also how much is needed and free.
+
+    >>> print(cannot_write(Path("run"), OSError(errno.EACCES, "Permission denied")))
+    run: cannot write: Permission denied. Fix: free space or choose another folder with -o
+    """
+    found = f"cannot write: {error.strerror or error}"
+    if error.errno in _FULL and needed:
+        with contextlib.suppress(OSError):
+            found += f"; {needed:,} bytes are needed and {shutil.disk_usage(path.parent).free:,} are free"
+    return EnvironmentFault(Problem(found, str(path), fix="free space or choose another folder with -o"))
+
+
 def try_lock(file: IO[Any]) -> bool:
-    """Lock an open file against other processes; False where another has it. It ends with the file, or the process."""
+    """Hold an open file for this process; False where another holds it. The lock dies with the process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -66,19 +79,6 @@ def try_lock(file: IO[Any]) -> bool:
     except OSError:
         return False
     return True
-
-
-def cannot_write(path: Path, error: OSError, needed: int = 0) -> EnvironmentFault:
-    """What to say when a file or folder cannot be written; on a full disk also how much is needed and free.
-
-    >>> print(cannot_write(Path("run"), OSError(errno.EACCES, "Permission denied")))
-    run: cannot write: Permission denied. Fix: free space or choose another folder with -o
-    """
-    found = f"cannot write: {error.strerror or error}"
-    if error.errno in _FULL and needed:
-        with contextlib.suppress(OSError):
-            found += f"; {needed:,} bytes are needed and {shutil.disk_usage(path.parent).free:,} are free"
-    return EnvironmentFault(Problem(found, str(path), fix="free space or choose another folder with -o"))
 
 
 def _temporary(path: Path) -> Path:

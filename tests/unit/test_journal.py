@@ -5,7 +5,7 @@ import errno
 import numpy as np
 import pytest
 
-from skipway.errors import DataError, EnvironmentFault
+from skipway.errors import DataError, EnvironmentFault, UsageError
 from skipway.predict.journal import Journal, about_of, differences
 
 ABOUT = {"network": "ab" * 32, "input": {"size": 12, "names": ["é"]}, "step": [64, 64]}
@@ -151,3 +151,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     with Journal(path, ABOUT) as again:
         assert again.done == {0}
         assert again.damaged == 0
+
+
+def test_two_processes_cannot_write_one_file(tmp_path):
+    path = filled(tmp_path / "j", [0])
+    with Journal(path, ABOUT), pytest.raises(UsageError, match="another skipway predicts this image"):
+        Journal(path, ABOUT, fresh=True)
+    with Journal(path, ABOUT) as journal:
+        assert journal.done == {0}

@@ -81,7 +81,7 @@ def test_parts_in_any_order_and_what_gathers_them_equal_one_process(tmp_path, sm
     predicted(run, source, tmp_path / "many", events, tile=20)
     made = [event for event in events if event["event"] == "region"]
     assert (len(made) == 0) == (missing is None)
-    for name in ("i0.tif", "i1.tif"):
+    for name in ("i0.tif", "i1.tif", "review.csv"):
         assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert not kept.exists()
 
@@ -146,4 +146,5 @@ def test_a_cluster_whose_worker_is_killed_gives_the_bits_of_one_process(trained,
     predicted(run, source, tmp_path / "many", Heard(), tile=16, stream=StreamOptions(cluster="2"))
     assert killed
     assert count[0] == 110
-    assert (tmp_path / "many/a.tif").read_bytes() == (tmp_path / "one/a.tif").read_bytes()
+    for name in ("a.tif", "review.csv"):
+        assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

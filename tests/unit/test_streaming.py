@@ -1,70 +1,29 @@
 """Predicting region by region: the labels of the plain way, resumed to the bit, in the memory that was said."""
 
+import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import streamed_memory
 import tifffile
 import torch
 import toys
+from streams import Nursery, images, plain, predicted, predictor
 
 from skipway import api
-from skipway.data.fingerprint import Normalisation
-from skipway.data.labels import LabelMap
 from skipway.errors import DataError, EnvironmentFault, Problem, UsageError
 from skipway.images import open_mask, paged
 from skipway.memory import amount
-from skipway.models import build
 from skipway.predict import flow as flows
 from skipway.predict import journal as journals
+from skipway.predict import making, streaming
 from skipway.predict.files import FileOptions, predict_files
 from skipway.predict.pixels import PagePixels
-from skipway.predict.predictor import Predictor
 from skipway.predict.streaming import StreamOptions
-from skipway.tasks import make_task
-
-CPU = torch.device("cpu")
-
-
-def predictor(task="classes", ndim=2, channels=1, seed=0, values=(0, 7, 300)):
-    """A network that was never trained, with weights that part the classes."""
-    torch.manual_seed(seed)
-    count = 2 if task == "objects" else len(values)
-    model = build("unet", in_channels=channels, classes=count, width=4, depth=2, ndim=ndim).eval()
-    with torch.inference_mode():  # no class wins everywhere
-        found = model(torch.rand((1, channels, *(32,) * ndim)))[-1]
-        bias = [value for name, value in model.heads.named_parameters() if name.endswith("bias")][-1]
-        bias -= found.mean((0, *range(2, 2 + ndim)))
-    names = ("background", "cell", "rim")
-    if task == "objects":
-        labels = LabelMap("objects", (0, 1), names[:2], ids=True)
-    else:
-        labels = LabelMap(task, values, names[: len(values)])
-    return Predictor(model, make_task(labels, (1.0,) * count, 3), Normalisation(), CPU, "toy")
-
-
-def images(folder, *sizes, pages=0):
-    folder.mkdir(parents=True)
-    for number, size in enumerate(sizes):
-        image = np.random.default_rng(number).integers(0, 255, (max(1, pages), *size)).astype(np.uint8)
-        tifffile.imwrite(
-            folder / f"i{number}.tif",
-            image if pages else image[0],
-            photometric="minisblack",
-            metadata={"axes": "ZYX" if pages else "YX"},
-        )
-    return folder
-
-
-def predicted(run, source, output, events=None, **options):
-    stream = options.pop("stream", StreamOptions(always=True))
-    heard = [] if events is None else events
-    summary = predict_files(run, source, output, FileOptions(stream=stream, **options), heard.append)
-    return summary
-
-
-def plain(run, source, output, **options):
-    return predict_files(run, source, output, FileOptions(**options), lambda _: None)
 
 
 def labels(path):
@@ -102,6 +61,20 @@ def test_masks_equal_those_of_the_plain_way(tmp_path, small_regions, task, ndim,
     assert two.certificate.holds
     assert not (tmp_path / "stream" / ".resume").exists()
     assert (tmp_path / "stream/labels.json").read_bytes() == (tmp_path / "plain/labels.json").read_bytes()
+
+
+@pytest.mark.parametrize("tile", [16, 48])
+def test_the_review_is_that_of_the_plain_way(tmp_path, small_regions, tile):
+    run, source = predictor(), images(tmp_path / "in", (70, 53), (33, 90), pages=2)
+    plain(run, source, tmp_path / "plain")
+    predicted(run, source, tmp_path / "stream", tile=tile)
+    texts = ((tmp_path / name / "review.csv").read_text() for name in ("plain", "stream"))
+    one, two = (list(csv.DictReader(text.splitlines())) for text in texts)
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two, strict=True):
+        assert (a["file"], a["page"], a["reason"]) == (b["file"], b["page"], b["reason"])
+        for key in ("look_first", "expected_score", "entropy"):
+            assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-6)
 
 
 def test_small_files_are_the_same_to_the_byte(tmp_path):
@@ -144,6 +117,23 @@ def test_zarr_is_written_when_asked_for(tmp_path, small_regions):
     summary = predicted(run, source, tmp_path / "stream", stream=StreamOptions(format="zarr"))
     assert summary.written == (tmp_path / "stream/i0.zarr",)
     assert np.array_equal(labels(tmp_path / "stream/i0.zarr"), labels(tmp_path / "plain/i0.tif"))
+
+
+def test_an_ome_zarr_is_read_by_windows_and_answered_by_one(tmp_path, small_regions):
+    zarr = pytest.importorskip("zarr")
+    run, image = predictor(), np.random.default_rng(0).integers(0, 255, (70, 53)).astype(np.uint8)
+    root = zarr.open_group(tmp_path / "in/a.ome.zarr", mode="w", zarr_format=3)
+    root.create_array("0", shape=image.shape, dtype=image.dtype, chunks=(16, 16))[:] = image
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [0.5, 0.25]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    root.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    assert plain(run, tmp_path / "in", tmp_path / "plain").written == (tmp_path / "plain/a.tif",)
+    (written,) = predicted(run, tmp_path / "in", tmp_path / "out", tile=16).written
+    assert written == tmp_path / "out/a.zarr"
+    assert np.array_equal(labels(written)[0], run.predict(image))
+    with open_mask(written) as mask:
+        assert mask.geometry.spacing == (0.5, 0.25)
 
 
 class Killed(BaseException):
@@ -192,10 +182,30 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bytes(stopped):
     assert regions_of(events) == list(range(6, 17))  # 16 regions of the second image, 5 were there
     said = [event["text"] for event in events if event.get("name") == "resume"]
     assert said == ["1 files are finished", "i1.tif: 5 of 16 regions are there"]
-    assert sorted(p.name for p in output.iterdir()) == ["i0.tif", "i1.tif", "labels.json"]
-    assert all((output / name).read_bytes() == (whole / name).read_bytes() for name in ("i0.tif", "i1.tif"))
+    written = ["i0.tif", "i1.tif", "labels.json", "review.csv"]
+    assert sorted(p.name for p in output.iterdir()) == written
+    assert all((output / name).read_bytes() == (whole / name).read_bytes() for name in written)
     with pytest.raises(UsageError, match="exist already"):
         predicted(run, source, output, tile=16)
+
+
+def test_killed_between_the_file_and_the_note_of_it_the_same_command_goes_on(
+    tmp_path, small_regions, monkeypatch
+):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    predicted(run, source, tmp_path / "whole", tile=16)
+
+    def killed(self, targets, source, flow):
+        flow.journal.close()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming.Streaming, "_done", killed)
+        with pytest.raises(Killed):
+            predicted(run, source, tmp_path / "out", tile=16)
+    assert (tmp_path / "out/i0.tif").exists()
+    predicted(run, source, tmp_path / "out", tile=16)
+    assert same_files(tmp_path / "out", tmp_path / "whole")
 
 
 def test_a_damaged_region_is_found_and_made_again(stopped):
@@ -302,3 +312,127 @@ def test_the_command_line_takes_it_all(tmp_path):
     assert code == 2
     assert "at least" in said
     assert api.FileOptions().stream.asked is False
+
+
+def test_only_where_a_mask_says_to_look(tmp_path, small_regions):
+    run, source = predictor(), images(tmp_path / "in", (70, 53), pages=2)
+    plain(run, source, tmp_path / "plain", probabilities=True)
+    mask = np.zeros((2, 70, 53), np.uint8)
+    mask[0, 10:45, 17:30] = 1
+    (tmp_path / "look").mkdir()
+    tifffile.imwrite(tmp_path / "look/i0.tif", mask, photometric="minisblack", metadata={"axes": "ZYX"})
+    events, stream = [], StreamOptions(only=tmp_path / "look")
+    predicted(run, source, tmp_path / "out", events, stream=stream, probabilities=True, tile=16)
+    whole, found = labels(tmp_path / "plain/i0.tif"), labels(tmp_path / "out/i0.tif")
+    assert np.array_equal(found, np.where(mask, whole, 0))
+    assert (found != 0).sum() > 100
+    shares = tifffile.imread(tmp_path / "out/i0_probabilities.tif")
+    wanted = tifffile.imread(tmp_path / "plain/i0_probabilities.tif")
+    one = np.array([1, 0, 0], np.float32)[None, :, None, None]
+    assert np.allclose(shares, np.where(mask[:, None], wanted, one), atol=1e-6)
+    with pytest.raises(UsageError, match="0 masks for i0.tif"):
+        predicted(run, source, tmp_path / "b", stream=StreamOptions(only=tmp_path / "plain/.."))
+    with pytest.raises(UsageError, match="has no logits"):
+        StreamOptions(only=tmp_path, quantity="logits")
+
+
+def test_empty_regions_are_background_and_cost_no_pass(tmp_path, small_regions, monkeypatch):
+    run = predictor()
+    (tmp_path / "in").mkdir()
+    image = np.full((64, 64), 230, np.uint8)
+    image[16:32, 32:48] = np.random.default_rng(0).integers(0, 255, (16, 16))
+    image[0:16] += np.random.default_rng(0).integers(0, 5, (16, 64)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in/i0.tif", image)
+    plain(run, tmp_path / "in", tmp_path / "plain")
+    seen, fill = [], making.Making._fill
+    monkeypatch.setattr(making.Making, "_fill", lambda *a: (seen.append(a[2]), fill(*a)))
+    stream = StreamOptions(skip_empty=True)
+    predicted(run, tmp_path / "in", tmp_path / "out", stream=stream, tile=16)
+    whole, found = labels(tmp_path / "plain/i0.tif")[0], labels(tmp_path / "out/i0.tif")[0]
+    assert seen == [(slice(16, 32), slice(32, 48))]
+    wanted = np.zeros_like(whole)
+    wanted[16:32, 32:48] = whole[16:32, 32:48]
+    assert np.array_equal(found, wanted)
+    assert found.any()
+
+
+@pytest.mark.parametrize("axes", ["TYX", "TCYX"])
+def test_frames_of_a_time_series_are_predicted_one_by_one(tmp_path, small_regions, axes):
+    channels = 2 if "C" in axes else 1
+    run, rng = predictor(channels=channels), np.random.default_rng(0)
+    film = rng.integers(0, 255, (4, channels, 40, 50)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    kept = film if "C" in axes else film[:, 0]
+    tifffile.imwrite(
+        tmp_path / "in/film.ome.tif", kept, ome=True, metadata={"axes": axes}, photometric="minisblack"
+    )
+    predicted(run, tmp_path / "in", tmp_path / "out", tile=16)
+    found = labels(tmp_path / "out/film.ome.tif")
+    assert np.array_equal(found, np.stack([run.predict(frame) for frame in film]))
+    assert len(np.unique(found)) == 3
+
+
+def test_an_image_that_would_not_fit_goes_region_by_region_unasked(tmp_path, small_regions, monkeypatch):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    plain(run, source, tmp_path / "plain", probabilities=True)
+    monkeypatch.setattr(streaming, "_WHOLE", {False: 1 << 40, True: 1 << 40})
+    events = []
+    options = FileOptions(probabilities=True, tile=16)
+    predict_files(run, source, tmp_path / "out", options, events.append)
+    assert len(regions_of(events)) == 20
+    assert np.array_equal(labels(tmp_path / "out/i0.tif"), labels(tmp_path / "plain/i0.tif"))
+    name = "i0_probabilities.tif"
+    assert np.allclose(
+        tifffile.imread(tmp_path / "out" / name), tifffile.imread(tmp_path / "plain" / name), atol=1e-6
+    )
+    assert not (tmp_path / "out/.resume").exists()
+    with pytest.raises(UsageError, match="exist already"):
+        predict_files(run, source, tmp_path / "out", options, events.append)
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_height_and_keeps_the_budget(tmp_path):
+    budget, peaks = 1 << 30, []
+    script = Path(__file__).with_name("streamed_memory.py")
+    for height in (4096, 4 * 4096, 16 * 4096):
+        source = tmp_path / f"in{height}"
+        source.mkdir()
+        streamed_memory.write(source / "a.tif", height, "tiled")
+        words = [sys.executable, str(script), str(source), str(tmp_path / f"out{height}"), str(budget)]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        peaks.append(int(said.split()[0]))
+    assert max(peaks) <= budget
+    assert max(peaks) <= 1.05 * min(peaks)
+
+
+def killed_often(folder, times, seed):
+    """Predictions that are killed at random moments, again and again, until each is finished."""
+    source, rng = images(folder / "in", (120, 130), (90, 70)), np.random.default_rng(seed)
+    kills = rounds = 0
+    with Nursery() as nursery:
+        first = nursery.live(source, folder / "whole")
+        assert first["code"] == 0
+        wanted = toys.contents(folder / "whole")
+        while kills < times:
+            output, rounds = folder / f"out{rounds}", rounds + 1
+            while True:
+                late = float(rng.uniform(0, first["lived"])) if kills < times else None
+                life = nursery.live(source, output, late)
+                if life["code"] == 0:
+                    break
+                assert life["code"] == -9
+                kills += 1
+            found = toys.contents(output)
+            assert [*found.values()] == [*wanted.values()]
+            assert len(found) == 4
+            assert not toys.strays(output)
+    return kills, rounds
+
+
+def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path):
+    assert killed_often(tmp_path, 20, 0)[0] == 20
+
+
+@pytest.mark.faults
+def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path):
+    assert killed_often(tmp_path, 100, 1)[0] == 100

@@ -310,6 +310,12 @@ def predict(
     logits: Annotated[
         bool, typer.Option("--logits", hidden=True, help="Write the logits too, as float32.")
     ] = False,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", hidden=True, help="Regions with nothing in them are background.")
+    ] = False,
+    only: Annotated[
+        Path | None, typer.Option(hidden=True, help="Mask, or folder of masks: 0 where not to look.")
+    ] = None,
     outputs: Annotated[
         Literal["last", "mean"],
         typer.Option(
@@ -389,6 +395,8 @@ def predict(
         quantity="logits" if logits else quantised or "",
         part=None if part is None else Part.parse(part),
         cluster="" if cluster is None else require_workers(cluster),
+        skip_empty=skip_empty,
+        only=only,
     )
     options = FileOptions(
         stream=stream,

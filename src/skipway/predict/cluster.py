@@ -7,7 +7,6 @@ written, a task can be given to any of them any number of times, and one that is
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skipway.data.fingerprint import Constants
 from skipway.data.sources import Source
 from skipway.errors import EnvironmentFault, Problem, UsageError
+from skipway.images import ImageFile
 from skipway.predict.certificate import Certificate
-from skipway.predict.flow import Clock, Event, Flow, Quantity, rank
-from skipway.predict.journal import Journal
+from skipway.predict.flow import Clock, Event, Flow, rank
+from skipway.predict.journal import packed
 from skipway.predict.logits import Outputs
+from skipway.predict.making import Making, Quantity
 from skipway.predict.predictor import Predictor
+from skipway.predict.stream import evaluating
 from skipway.regions import Regions
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Recipe:
         level: Output of this column instead of the last.
         quantity: What is kept beside the labels.
         calibrated: Whether probabilities are those of the run's temperature.
+        tta: Which views the network is shown.
+        reviewed: Whether to keep what `Review` sees.
         threads: Of torch in a worker; None leaves them as they are.
     """
 
@@ -60,6 +63,8 @@ class Recipe:
     level: int | None
     quantity: Quantity
     calibrated: bool
+    tta: str | None = None
+    reviewed: bool = False
     threads: int | None = None
 
     def to_text(self) -> str:
@@ -91,41 +96,57 @@ def made_on_cluster(flow: Flow, recipe: Recipe, cluster: str, event: Event) -> C
         EnvironmentFault: Dask is not installed, no scheduler answers, or a region failed on every worker it was given.
     """
     clock = Clock(flow.image.path.name, flow.count, len(flow.journal.done), event)
-    scales: dict[int, Constants] = {}
+    makings: dict[int, Making] = {}
 
     def tasks() -> Iterator[tuple[int, int, list[list[float]]]]:
         for unit in range(len(flow.units)):
             for number in flow.left(unit):
-                if unit not in scales:
-                    scales[unit] = flow.scale(unit)
-                yield unit, number, [np.asarray(values).tolist() for values in scales[unit]]
+                if unit not in makings:
+                    makings[unit] = flow.making(unit)
+                yield unit, number, [np.asarray(values).tolist() for values in makings[unit].constants]
 
     with _client(cluster) as (client, local):
         text = replace(recipe, threads=1 if local else None).to_text()
         for record in _gathered(client, text, tasks()):
             flow.journal.take(record)
             clock.tick()
-    return max((flow.certified(unit, scale) for unit, scale in scales.items()), key=rank, default=None)
+    with evaluating(flow.predictor.model):
+        found = [making.certified(making.witness()) for making in makings.values()]
+    return max(found, key=rank, default=None)
 
 
 def region_of(recipe: str, unit: int, number: int, constants: list[list[float]]) -> bytes:
     """What a worker does: one region, packed for a journal."""
-    scale = tuple(np.asarray(values) for values in constants)
-    return _flow(recipe).region(unit, number, (scale[0], scale[1]))
+    told, predictor, image = _loaded(recipe)
+    offset, scale = (np.asarray(values) for values in constants)
+    making = Making.of(
+        predictor,
+        image,
+        predictor.units(image)[unit],
+        (offset, scale),
+        regions=told.regions,
+        outputs=told.outputs,
+        quantity=told.quantity,
+    )
+    with evaluating(making.network):
+        ((_, arrays),) = making.made([number], reviewed=told.reviewed)
+    return packed(unit * len(told.regions) + number, arrays)
 
 
 @lru_cache(maxsize=2)
-def _flow(recipe: str) -> Flow:
-    """The network and the open image of a recipe, once a process."""
+def _loaded(recipe: str) -> tuple[Recipe, Predictor, ImageFile]:
+    """A recipe with its network and its image, open; once a process."""
     import torch
 
     told = Recipe.from_text(recipe)
     if told.threads is not None:
         torch.set_num_threads(told.threads)
     predictor = Predictor.load(told.run, calibrated=told.calibrated).using(told.outputs, told.level)
+    predictor = predictor.viewed(
+        told.tta, unseen=True
+    )  # whether it may be was asked where the command was typed
     image = replace(told.source, colour=predictor.normalisation.colour).open_image()
-    unused = Journal(Path(tempfile.mkdtemp()) / "regions", {})
-    return Flow(predictor, image, unused, told.regions, told.outputs, told.quantity)
+    return told, predictor, image
 
 
 def _gathered(client: "Client", recipe: str, tasks: Iterator[tuple[Any, ...]]) -> Iterator[bytes]:

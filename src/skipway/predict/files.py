@@ -33,9 +33,10 @@ from skipway.images import (
 from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
-from skipway.predict.flow import Quantity, rank
+from skipway.predict.flow import rank
 from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
+from skipway.predict.making import Quantity
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
@@ -194,7 +195,7 @@ def predict_files(
         event,
     )
     jobs = [job for job in every if not streaming.has(job.targets, job.source)]
-    _require_new(jobs, output, options)
+    _require_new([job for job in jobs if not streaming.began(job.masks[0])], output, options)
     if len(jobs) < len(every):
         event({"event": "line", "name": "resume", "text": f"{len(every) - len(jobs)} files are finished"})
     remarks = predictor.remarks
@@ -225,7 +226,10 @@ def predict_files(
             written.append(made.mask)
             known = predictor.known.has(job.source)
             trained += [job.name] if known else []
-            rows += [one.row(job.name, page, trained=known) for page, one in made.reviews]
+            found = [one.row(job.name, page, trained=known) for page, one in made.reviews]
+            rows += found
+            if found and options.stream.asked:  # a command that is killed does not come to its end
+                write_review(output / REVIEW, found)
             worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             event(
                 {
@@ -243,7 +247,8 @@ def predict_files(
         write_review(output / REVIEW, rows)
         text = said(rows, compared=predictor.familiar is not None)
         event({"event": "line", "name": "review", "text": f"{text} [{output / REVIEW}]"})
-    streaming.close(failed=bool(failed))
+    if not failed and options.stream.part is None:
+        streaming.close([job.masks[0] for job in every])
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})

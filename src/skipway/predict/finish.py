@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from skipway.data.labels import has
 from skipway.images import write_paged, write_planes, write_zarr
 from skipway.images.paged import Paged
-from skipway.predict.flow import Flow, stored_as
+from skipway.predict.flow import Flow
 from skipway.predict.journal import Journal
+from skipway.predict.making import stored_as
 from skipway.regions import Regions
 from skipway.tasks.objects import Objects
 from skipway.tasks.streamed_objects import Joined, Joining

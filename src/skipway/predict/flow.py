@@ -6,42 +6,32 @@ goes on where it was; the file is made of the journal alone, so that it does not
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants
 from skipway.disk import cannot_write
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, UsageError
 from skipway.images import ImageFile, shown
 from skipway.predict.ahead import Behind
-from skipway.predict.certificate import Certificate, Witness
-from skipway.predict.journal import Journal, about_of, differences, packed, settled
-from skipway.predict.logits import Outputs, decided, probabilities
+from skipway.predict.certificate import Certificate
+from skipway.predict.journal import Journal, about_of, differences, settled
+from skipway.predict.logits import Outputs
+from skipway.predict.looking import Looking
+from skipway.predict.making import Arrays, Making, Quantity
 from skipway.predict.parts import Part, journals_of_parts
-from skipway.predict.pixels import pixels_of, seen
 from skipway.predict.predictor import Predictor
-from skipway.predict.review import Review, Reviews
+from skipway.predict.review import Reviews
 from skipway.predict.room import Room
-from skipway.predict.stream import evaluating, predict_tiles
-from skipway.regions import Regions, Window, region_list
-from skipway.tiles import Tile
+from skipway.predict.stream import evaluating
+from skipway.regions import Regions, region_list
 
 Event = Callable[[Mapping[str, Any]], None]
-Run = Callable[..., Iterator[tuple[Tile, Tensor]]]
-Quantity = Literal["", "float32", "uint16", "uint8", "logits"]
-"""What is written of the classes beside the labels: nothing, probabilities in a type, or logits as float32."""
 
 _CHUNK = 512
-_SCALES = {"uint8": 255, "uint16": 65535}
 
 
 @dataclass(frozen=True)
@@ -55,6 +45,7 @@ class Flow:
         regions: Those of one unit, a page or the volume.
         outputs: "last" or "mean".
         quantity: What is kept beside the labels.
+        looking: What is background without the network.
     """
 
     predictor: Predictor
@@ -63,6 +54,7 @@ class Flow:
     regions: Regions
     outputs: Outputs
     quantity: Quantity
+    looking: Looking = field(default_factory=Looking)
 
     @property
     def units(self) -> tuple[range, ...]:
@@ -74,18 +66,16 @@ class Flow:
         """Regions of all units; those of unit u begin at u · len(regions)."""
         return len(self.units) * len(self.regions)
 
-    def run(
-        self, event: Event, part: range | None = None, reviewing: Callable[[], Review] | None = None
-    ) -> tuple[Certificate | None, Reviews]:
+    def run(self, event: Event, part: range | None = None, *, reviewed: bool = False) -> Certificate | None:
         """Make the regions that are not there yet.
 
         Args:
             event: Told of every region.
             part: Those of them that are wanted; None for all.
-            reviewing: Makes what sees a unit being predicted; None where nobody asks.
+            reviewed: Whether to keep what `reviews` needs.
 
         Returns:
-            The certificate with the largest difference, None where every region was there; and what saw the units.
+            The certificate with the largest difference; None where the network saw nothing.
 
         Raises:
             DataError: an image that cannot be read.
@@ -93,167 +83,65 @@ class Flow:
             EnvironmentFault: the disk is full.
         """
         clock = Clock(self.image.path.name, self.count, len(self.journal.done), event)
-        found: list[Certificate] = []
-        reviews: list[tuple[int | None, Review]] = []
+        found = [
+            self._unit(unit, left, clock, reviewed)
+            for unit in range(len(self.units))
+            if (left := self.left(unit, part))
+        ]
+        return max((one for one in found if one is not None), key=rank, default=None)
+
+    def reviews(self) -> Reviews:
+        """What was seen of every unit, by whoever made its regions; empty where some were made without a look.
+
+        Raises:
+            DataError: a region was damaged on the disk.
+        """
+        found = []
         for unit, pages in enumerate(self.units):
-            if left := self.left(unit, part):
-                review = None if reviewing is None else reviewing()
-                found.append(self._unit(unit, left, clock, review))
-                if review is not None:
-                    reviews.append((pages.start if len(self.units) > 1 else None, review))
-        return max(found, key=rank, default=None), reviews
+            making, first = self.making(unit), unit * len(self.regions)
+            review = self.predictor.review(self.outputs)
+            review.look(making.pixels, making.constants)
+            for number in self.regions:
+                try:
+                    taken = self.journal.read(first + number, "review")
+                except KeyError:
+                    return ()
+                labels = self.journal.read(first + number, "labels")
+                review.add(taken, self.regions.window(number), labels)
+            found.append((pages.start if len(self.units) > 1 else None, review))
+        return tuple(found)
 
     def left(self, unit: int, part: range | None = None) -> list[int]:
         """Regions of a unit, counted from its first, that are wanted and not there yet."""
         first, done = unit * len(self.regions), self.journal.done
         return [n for n in self.regions if first + n not in done and (part is None or first + n in part)]
 
-    def scale(self, unit: int) -> Constants:
-        """(offset, scale) of a page or volume, for which all of it is read."""
-        return seen(self.image, self.units[unit], self.predictor.ndim, self.predictor.normalisation)[1]
+    def making(self, unit: int, constants: Constants | None = None) -> Making:
+        """How the regions of a unit are made; without its constants all of it is read once."""
+        parts = {"regions": self.regions, "outputs": self.outputs, "quantity": self.quantity}
+        pages = self.units[unit]
+        return Making.of(self.predictor, self.image, pages, constants, **parts, looking=self.looking)
 
-    def region(self, unit: int, number: int, constants: Constants) -> bytes:
-        """One region, packed for a journal; nothing of it is kept here.
-
-        Args:
-            unit: Which page or volume.
-            number: Of the region, counted from the first of its unit.
-            constants: Of the unit, see `scale`.
-        """
-        with evaluating(self.predictor.model):
-            ((_, arrays),) = self._made([number], self._runner(unit, constants), lambda *_: None)
-        return packed(unit * len(self.regions) + number, arrays)
-
-    def certified(self, unit: int, constants: Constants) -> Certificate:
-        """A window of a unit, predicted in passes and in one, whoever made its regions."""
-        with evaluating(self.predictor.model):
-            return self._certified(self._runner(unit, constants), self._witness(constants), frozenset())
-
-    def _unit(self, unit: int, left: list[int], clock: "Clock", review: Review | None) -> Certificate:
-        constants = self.scale(unit)
-        witness, run = self._witness(constants), self._runner(unit, constants)
-
-        def see(region: Window, logits: Tensor) -> None:
-            witness.see(region, logits)
-            if review is not None:
-                review.see(region, logits)
-
-        noting = run
-        if review is not None:
-            review.look(pixels_of(self.image, self.units[unit], self.predictor.ndim), constants)
-            noting = partial(run, on_spread=review.apart)
-        with evaluating(self.predictor.model):
+    def _unit(self, unit: int, left: list[int], clock: "Clock", reviewed: bool) -> Certificate | None:
+        making, first = self.making(unit), unit * len(self.regions)
+        wanted = []
+        for number in left:
+            if making.nothing(number):
+                self._keep(first + number, making.background(number, reviewed=reviewed), clock)
+            else:
+                wanted.append(number)
+        if not wanted:
+            return None
+        witness = making.witness()
+        with evaluating(making.network):
             with Behind() as kept:
-                for number, arrays in self._made(left, noting, see):
-                    kept.do(partial(self._keep, unit * len(self.regions) + number, arrays, clock))
-            return self._certified(run, witness, frozenset(left))
+                for number, arrays in making.made(wanted, witness.see, reviewed=reviewed):
+                    kept.do(partial(self._keep, first + number, arrays, clock))
+            return making.certified(witness, frozenset(wanted))
 
-    def _runner(self, unit: int, constants: Constants) -> Run:
-        """Passes of a unit through the network."""
-        predictor, pages = self.predictor, self.units[unit]
-        pixels = pixels_of(self.image, pages, predictor.ndim)
-        return partial(
-            predict_tiles, predictor.network_for(pixels, constants), pixels, constants,
-            outputs=self.outputs, overlapping=predictor.task.labels.overlapping, device=predictor.device,
-        )  # fmt: skip
-
-    def _witness(self, constants: Constants) -> Witness:
-        geometry = self.predictor.model.geometry
-        content = tuple(number for values in constants for number in np.asarray(values).tolist())
-        return Witness(self.regions.size, self.regions.step, geometry, content, self.regions.cuts(geometry))
-
-    def _certified(self, run: Run, witness: Witness, made: frozenset[int]) -> Certificate:
-        geometry = self.predictor.model.geometry
-        tiles = int(np.prod([len(cut) + 1 for cut in self.regions.cuts(geometry)]))
-        if tiles == 1:
-            window = tuple(slice(0, side) for side in self.regions.size)
-            return Certificate(window, 0.0, 0, 0.0, 1, geometry.tile_exact)
-        for tile, logits in run(self._unseen(witness, made)):
-            witness.see(tile.write, logits)
-        ((_, whole),) = run([witness.tile])
-        sets = self.predictor.task.labels.overlapping
-        return witness.compare(whole, tiles, tile_exact=geometry.tile_exact, overlapping=sets)
-
-    def _made(
-        self, left: list[int], run: Run, see: Callable[[Window, Tensor], None]
-    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Regions with their arrays, each as soon as its last pass is through the network."""
-        geometry = self.predictor.model.geometry
-        owner = ((number, tile) for number in left for tile in self.regions.passes(number, geometry))
-        plan: list[int] = []
-
-        def tiles() -> Iterator[Tile]:
-            for number, tile in owner:
-                plan.append(number)
-                yield tile
-
-        now, room = -1, dict[str, NDArray[Any]]()
-        for tile, logits in run(tiles()):
-            number = plan.pop(0)
-            if number != now:
-                if room:
-                    yield now, room
-                now, room = number, self._room(self.regions.window(number), len(logits))
-            self._fill(room, self.regions.window(number), tile, logits)
-            see(tile.write, logits)
-        if room:
-            yield now, room
-
-    def _unseen(self, witness: Witness, made: frozenset[int]) -> Iterator[Tile]:
-        """Passes across the window of the certificate whose regions were there already."""
-        geometry = self.predictor.model.geometry
-        for number in self.regions.touching(witness.window):
-            if number not in made:
-                yield from (
-                    tile for tile in self.regions.passes(number, geometry) if witness.sees(tile.write)
-                )
-
-    def _room(self, window: Window, classes: int) -> dict[str, NDArray[Any]]:
-        """The arrays of a region, to be filled; those of the classes with pages in front."""
-        shape = tuple(part.stop - part.start for part in window)
-        labels = self.predictor.task.labels
-        kind = set_type(classes) if labels.overlapping else np.dtype(np.uint8)
-        found: dict[str, NDArray[Any]] = {"labels": np.empty(shape, kind)}
-        if self.quantity:
-            found["classes"] = np.empty((*shape[:-2], classes, *shape[-2:]), stored_as(self.quantity))
-        return found
-
-    def _fill(self, room: dict[str, NDArray[Any]], window: Window, tile: Tile, logits: Tensor) -> None:
-        labels = self.predictor.task.labels
-        here = tuple(
-            slice(w.start - part.start, w.stop - part.start)
-            for w, part in zip(tile.write, window, strict=True)
-        )
-        room["labels"][here] = decided(logits, overlapping=labels.overlapping).cpu().numpy()
-        if self.quantity:
-            values = logits.float()
-            if self.quantity != "logits":
-                t = self.predictor.temperature(self.outputs)
-                values = probabilities(values, overlapping=labels.overlapping, temperature=t)
-                values = quantised(values, self.quantity)
-            into = np.moveaxis(room["classes"], -3, 0)
-            into[:, *here] = values.cpu().numpy()
-
-    def _keep(self, number: int, arrays: dict[str, NDArray[Any]], clock: "Clock") -> None:
+    def _keep(self, number: int, arrays: Arrays, clock: "Clock") -> None:
         self.journal.add(number, arrays)
         clock.tick()
-
-
-def stored_as(quantity: Quantity) -> np.dtype[Any]:
-    """Type of the numbers of a quantity."""
-    return np.dtype(quantity if quantity in _SCALES else np.float32)
-
-
-def quantised(values: Tensor, quantity: Quantity) -> Tensor:
-    """Probabilities as whole numbers: round(p · 255) or round(p · 65535); as they are for float32.
-
-    >>> quantised(torch.tensor([0.0, 0.5, 1.0]), "uint8").tolist()
-    [0, 128, 255]
-    """
-    scale = _SCALES.get(quantity)
-    if scale is None:
-        return values
-    return (values * scale + 0.5).floor_().to(torch.uint8 if scale == 255 else torch.int32)
 
 
 def opened(
@@ -267,6 +155,7 @@ def opened(
     tile: int | None = None,
     quantity: Quantity = "",
     part: Part | None = None,
+    looking: Looking | None = None,
 ) -> Flow:
     """The regions of an image and the journal that keeps them, one of before where it is of the same prediction.
 
@@ -280,6 +169,7 @@ def opened(
         tile: A side that the user chose.
         quantity: What is kept beside the labels.
         part: Which of several parts of the regions this process makes; None gathers those that others made.
+        looking: What is background without the network.
 
     Raises:
         UsageError: no tile fits the memory, another process writes this journal, or parts were made differently.
@@ -310,13 +200,14 @@ def opened(
         damaged = f", {journal.damaged} damaged" if journal.damaged else ""
         text = f"{image.path.name}: {len(journal.done)} of {count} regions are there{damaged}"
         event({"event": "line", "name": "resume", "text": text})
-    return Flow(predictor, image, journal, regions, room.outputs, quantity)
+    return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking())
 
 
 def _regions(predictor: Predictor, image: ImageFile, room: Room, tile: int | None) -> Regions:
     pages = image.pages if predictor.ndim == 3 else None
     size = image.size if pages is None else (pages, *image.size)
     chunk = (_CHUNK,) * 2 if predictor.ndim == 2 else (1,) * 3
+    image.read(0, (slice(0, 1), slice(0, 1)))  # what is decoded as a whole is in memory now, and counted
     return region_list(size, room.step(size, tile), chunk)
 
 

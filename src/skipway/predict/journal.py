@@ -42,7 +42,7 @@ _LEVEL = 1
 class Journal:
     """The finished regions of one image; a context manager.
 
-    Threads may share it. Two processes must not write one file: give each its own, and bring them together by `absorb`.
+    Threads may share it. Two processes cannot write one file: give each its own, and bring them together by `absorb`.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], *, fresh: bool = False) -> None:
@@ -54,7 +54,7 @@ class Journal:
             fresh: Throw away what is there.
 
         Raises:
-            UsageError: another process writes it.
+            UsageError: another process has it open.
             EnvironmentFault: the file cannot be written.
         """
         self.path, self._lock = path, Lock()
@@ -62,14 +62,13 @@ class Journal:
         self.damaged = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer: what a full disk refused must not linger. Whatever is written goes to the end.
+            self._file: IO[bytes] = path.open("ab+", buffering=0)
+            self._hold()
             known = None if fresh else about_of(path)
             if known != json.loads(json.dumps(about)):
-                path.write_bytes(_first_line(about))
-            self._file: IO[bytes] = path.open("rb+", buffering=0)  # what a full disk refused must not linger
-            if not try_lock(self._file):
-                self._file.close()
-                found, fix = "another skipway is writing here", "wait for it, or give another -o"
-                raise UsageError(Problem(found, str(path), fix=fix))
+                self._file.truncate(0)
+                self._file.write(_first_line(about))
             end = self._scan()
             self._file.truncate(end)
         except OSError as error:
@@ -159,6 +158,12 @@ class Journal:
         """Free the file and delete it."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def _hold(self) -> None:
+        if not try_lock(self._file):
+            self._file.close()
+            fix = "wait for it, or give another folder with -o"
+            raise UsageError(Problem("another skipway predicts this image", str(self.path), fix=fix))
 
     def _append(self, number: int, record: bytes) -> None:
         with self._lock:

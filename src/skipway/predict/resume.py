@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from skipway.data.sources import Source
@@ -56,9 +56,14 @@ class Resume:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self._file, {"about": self._about, "files": self._finished})
 
-    def clear(self) -> None:
-        """All is finished: leave nothing behind."""
-        rmtree(self.folder, ignore_errors=True)
+    def clear(self, targets: Iterable[Path]) -> None:
+        """All of these are finished: leave nothing behind but what belongs to other commands."""
+        for target in targets:
+            for path in (journal := self.journal(target), journal.with_suffix(".pieces")):
+                path.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            self.folder.rmdir()
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self._output).as_posix()

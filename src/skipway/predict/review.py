@@ -105,9 +105,12 @@ class Review:
             pixels: The image (C, *S).
             constants: Those of its normalisation.
         """
-        size = pixels.shape[1:]
+        self.begin(pixels.shape[1:])
         if self._familiar is not None:
-            self._found = looks(pixels.read, size, constants)
+            self._found = looks(pixels.read, pixels.shape[1:], constants)
+
+    def begin(self, size: Sequence[int]) -> None:
+        """Learn the size of the image, one number an axis; all that `see` needs, and `look` does it too."""
         room = math.sqrt(math.prod(size) / ENOUGH), math.sqrt(len(self._names) / AT_ONCE)
         self._step = max(1, min(int(room[0]), math.ceil(room[1])))
         dtype = np.int64 if self._labels.overlapping else np.uint8
@@ -133,6 +136,31 @@ class Review:
         self._sums += every[:, len(p) - len(self._names) :].cpu()
         self._pixels += chosen.numel()
         self._keep(region, classes)
+
+    def taken(self) -> NDArray[np.float64]:
+        """What was seen since the last call, as numbers that `add` takes; it is forgotten here."""
+        rest = [self._doubt, self._apart, self._pixels, self._compared]
+        found = np.concatenate([self._sums.numpy().ravel(), np.asarray(rest, np.float64)])
+        self._sums.zero_()
+        self._doubt = self._apart = 0.0
+        self._pixels = self._compared = 0
+        return found
+
+    def add(self, taken: NDArray[np.float64], region: tuple[slice, ...], classes: NDArray[Any]) -> None:
+        """What another review has seen of a region.
+
+        Args:
+            taken: Of `taken`.
+            region: Where it lies.
+            classes: Class of each pixel, or the set of them, (*region).
+        """
+        sums, (doubt_, apart, pixels, compared) = taken[:-4], taken[-4:]
+        self._sums += torch.from_numpy(sums.reshape(tuple(self._sums.shape)))
+        self._doubt += float(doubt_)
+        self._apart += float(apart)
+        self._pixels += int(pixels)
+        self._compared += int(compared)
+        self._keep(region, torch.from_numpy(classes))
 
     def _grid(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
         """Every n-th row and column of the image, as far as they lie in a region."""

@@ -18,7 +18,7 @@ SIDES = {2: (64, 128, 256, 512, 1024, 1536, 2048), 3: (16, 32, 48, 64, 96, 128, 
 """Sides of a tile that are thought of, by axes of the network; beyond them there is little left to gain."""
 
 HEADROOM = 0.1
-"""Share of the budget that no weighed pass may fill: kernels and allocators differ from pass to pass."""
+"""What is added to a weighed pass: kernels and allocators differ from pass to pass."""
 
 _WRITING = 48 << 20
 """Bytes for packing regions, and for writing the file when all are there."""
@@ -43,6 +43,7 @@ class Room:
         ram: Bytes that the process may hold; 80 % of what is free where nothing is said.
         vram: The same of the device.
         item: Bytes of a pixel of a region that is kept until it is written.
+        held: Bytes for what is made of the image in hand when all regions are there.
     """
 
     predictor: Predictor
@@ -50,6 +51,7 @@ class Room:
     ram: int | None = None
     vram: int | None = None
     item: int = 1
+    held: int = 0
     _known: dict[tuple[int, ...], _Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,8 @@ class Room:
         """Weighs a pass over nothing, in the middle of the image."""
         tile = _middle(size, step, self.predictor)
         reads = tuple(len(part) for part in tile.region)
+        if not self._known:
+            self._weighed(tile, reads)  # the first pass loads and compiles, once
         if reads not in self._known:
             self._known[reads] = self._weighed(tile, reads)
         return self._known[reads]
@@ -131,17 +135,18 @@ class Room:
         host, device = torch.device("cpu"), self.predictor.device
         waiting = 4 * 3 * cost.pixels * self.predictor.model.in_channels
         kept = 3 * self.item * max(prod(step), 512**2 if len(step) == 2 else 0)
-        used = memory.in_use(host) + cost.host + waiting + kept + CACHE_BYTES + _WRITING
+        most = 1 + HEADROOM
+        used = memory.in_use(host) + most * (cost.host + waiting + kept) + CACHE_BYTES + _WRITING + self.held
         found: list[tuple[str, float, int | None]] = [("--ram", used, memory.budget(host, self.ram))]
         if device.type == "cuda":
-            there = memory.in_use(device) + cost.device
+            there = memory.in_use(device) + most * cost.device
             found.append(("--vram", there, memory.budget(device, self.vram)))
         return found
 
     def _over(self, cost: _Cost, step: tuple[int, ...]) -> tuple[str, float, int] | None:
         for option, used, most in self._totals(cost, step):
-            if most is not None and used > (1 - HEADROOM) * most:
-                return option, used / (1 - HEADROOM), most
+            if most is not None and used > most:
+                return option, used, most
         return None
 
     def _require(self, cost: _Cost, step: tuple[int, ...]) -> None:

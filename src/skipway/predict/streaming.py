@@ -1,8 +1,9 @@
 """Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ import torch
 from skipway import memory
 from skipway.data.sources import Source
 from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
-from skipway.images import ImageFile, labels_suffix
+from skipway.images import ImageFile, labels_suffix, suffix_of
+from skipway.images.paged import SMALL
+from skipway.images.paged import WRITERS as STREAMED
 from skipway.predict.certificate import Certificate
 from skipway.predict.cluster import Recipe, made_on_cluster
 from skipway.predict.finish import write_flow
-from skipway.predict.flow import Event, Flow, Quantity, kept_for_later, opened, require_room, stored_as
+from skipway.predict.flow import Event, Flow, kept_for_later, opened, require_room
 from skipway.predict.logits import Outputs
+from skipway.predict.looking import Looking, mask_of, open_only
+from skipway.predict.making import Quantity, stored_as
 from skipway.predict.parts import Part, journals_of_parts
 from skipway.predict.predictor import Predictor
-from skipway.predict.resume import Resume, stamps
+from skipway.predict.resume import FOLDER, Resume, stamps
 from skipway.predict.review import Reviews
 from skipway.predict.room import Room
 
@@ -42,6 +47,8 @@ class StreamOptions:
         vram: The same of the GPU.
         format: "zarr" writes OME-Zarr; else the format follows from the image.
         quantity: What is written of the classes beside the labels.
+        skip_empty: Whether regions with nothing in them are background; see `looking.FLAT`.
+        only: A mask, or a folder of masks called like the images: 0 where there is background.
         always: Whether small images go region by region too, as they do where anything of this is given.
         part: Which of several parts of all regions this process makes; no file is written then.
         cluster: Where the regions are made: address of a Dask scheduler, or number of local processes; "" here.
@@ -51,6 +58,8 @@ class StreamOptions:
     vram: int | None = None
     format: str = ""
     quantity: Quantity = ""
+    skip_empty: bool = False
+    only: Path | None = None
     always: bool = False
     part: Part | None = None
     cluster: str = ""
@@ -58,14 +67,18 @@ class StreamOptions:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
-        if self.part is not None and self.cluster:
-            raise UsageError(Problem("both --part and --cluster are given", "predict", "one of them"))
+        if self.quantity == "logits" and (self.skip_empty or self.only):
+            found = "what is not looked at has no logits"
+            raise UsageError(Problem(found, "--logits", fix="leave out --skip-empty and --only, or --logits"))
+        if self.cluster and (self.part or self.skip_empty or self.only):
+            found = "--cluster beside --part, --skip-empty or --only"
+            raise UsageError(Problem(found, "predict", "--cluster alone", "use --part with the others"))
 
     @property
     def asked(self) -> bool:
         """Whether anything was given."""
-        named = (self.ram, self.vram, self.format, self.quantity, self.part, self.cluster)
-        return self.always or any(named)
+        named = (self.ram, self.vram, self.format, self.quantity, self.skip_empty, self.only)
+        return self.always or any((*named, self.part, self.cluster))
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Made:
     Attributes:
         mask: The first mask; None where only a part was made.
         certificate: That with the largest difference; None where nothing was left to make.
-        reviews: What saw it being predicted; nothing where a part of it was predicted before, or elsewhere.
+        reviews: What saw it being predicted; nothing where nobody asked, or a part of it was made without a look.
     """
 
     mask: Path | None
@@ -110,7 +123,6 @@ class Streaming:
     level: int | None
     review: bool
     event: Event
-    began: bool = field(default=False, init=False)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -127,6 +139,7 @@ class Streaming:
             "device": predictor.device.type,
             "torch": torch.__version__,
             "tile": self.tile,
+            "skip_empty": options.skip_empty,
             "ram": options.ram,
             "vram": options.vram,
         }
@@ -149,7 +162,7 @@ class Streaming:
 
     def takes(self, image: ImageFile, target: Path) -> bool:
         """Whether an image goes region by region: when asked, begun so, or where it would not fit into memory."""
-        if self.options.asked or self.resume.journal(target).is_file():
+        if self.options.asked or self.began(target):
             return True
         objects = self.objects or self.predictor.task.labels.task == "objects"
         most = memory.budget(torch.device("cpu"), None)
@@ -158,6 +171,10 @@ class Streaming:
     def has(self, targets: Sequence[Path], source: Source) -> bool:
         """Whether the same command, killed, had finished these files."""
         return self.options.asked and self.resume.has(targets, source)
+
+    def began(self, target: Path) -> bool:
+        """Whether a killed command had begun this file, and may have written it in its last moment."""
+        return self.resume.journal(target).is_file()
 
     def predict(self, image: ImageFile, source: Source, masks: Sequence[Path], classes: Path | None) -> Made:
         """One file, in bounded memory; what is finished of it stays where it fails.
@@ -171,21 +188,37 @@ class Streaming:
         Raises:
             SkipwayError: it failed; what is finished of it is kept, and said.
         """
-        part = self.options.part
-        self.began = True
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
+        only = None if self.options.only is None else mask_of(self.options.only, image)
+        about["only"] = None if only is None else stamps([only])
+        with nullcontext() if only is None else open_only(only, image) as mask:
+            looking = Looking(self.options.skip_empty, mask)
+            return self._predict(image, source, masks, classes, about, looking)
+
+    def _predict(
+        self,
+        image: ImageFile,
+        source: Source,
+        masks: Sequence[Path],
+        classes: Path | None,
+        about: dict[str, Any],
+        looking: Looking,
+    ) -> Made:
+        part = self.options.part
         journal = self.resume.journal(masks[0])
+        self.room.held = _made_whole(image, masks[0])
         flow = opened(
             self.predictor, image, journal, about, self.room, self.event,
-            tile=self.tile, quantity=self.quantity, part=part,
+            tile=self.tile, quantity=self.quantity, part=part, looking=looking,
         )  # fmt: skip
         try:
             require_room(self.output, self._needed(image, masks, flow), image.path)
-            certificate, reviews = self._made(flow, source)
+            certificate = self._made(flow, source)
             if part is not None:
                 flow.journal.close()
                 return Made(None, certificate)
+            reviews = flow.reviews() if self.review else ()
             written = write_flow(flow, masks, classes, objects=self.objects)
         except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
             flow.journal.close()
@@ -198,25 +231,30 @@ class Streaming:
         self._done(written if classes is None else (*written, classes), source, flow)
         return Made(written[0], certificate, reviews)
 
-    def close(self, failed: bool) -> None:
-        """The command came to its end."""
-        if self.began and not failed and self.options.part is None:
-            self.resume.clear()
+    def close(self, targets: Sequence[Path]) -> None:
+        """Everything is finished, whoever did it; of what is written, the first file of each image."""
+        if (self.output / FOLDER).is_dir():
+            self.resume.clear(targets)
 
-    def _made(self, flow: Flow, source: Source) -> tuple[Certificate | None, Reviews]:
+    def _made(self, flow: Flow, source: Source) -> Certificate | None:
         part = self.options.part
         if not self.options.cluster:
-            whole = part is None and not flow.journal.done
-            if self.review and part is None and not whole:
-                text = f"{flow.image.path.name} is left out: a part of it was predicted before"
-                self.event({"event": "line", "name": "review", "text": text})
-            asked = partial(self.predictor.review, self.outputs) if self.review and whole else None
-            return flow.run(self.event, None if part is None else part.regions(flow.count), asked)
-        calibrated = self.predictor.calibration is not None
+            regions = None if part is None else part.regions(flow.count)
+            return flow.run(self.event, regions, reviewed=self.review)
+        if self.predictor.computed:
+            raise UsageError(Problem("both --cluster and --backend are given", "predict", "one of them"))
         recipe = Recipe(
-            self.predictor.name, source, flow.regions, self.outputs, self.level, self.quantity, calibrated
+            self.predictor.name,
+            source,
+            flow.regions,
+            self.outputs,
+            self.level,
+            self.quantity,
+            calibrated=self.predictor.calibration is not None,
+            tta=self.predictor.tta,
+            reviewed=self.review,
         )
-        return made_on_cluster(flow, recipe, self.options.cluster, self.event), ()
+        return made_on_cluster(flow, recipe, self.options.cluster, self.event)
 
     def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
         if self.options.asked:
@@ -237,8 +275,16 @@ class Streaming:
 
 
 def mask_suffix(path: Path, options: StreamOptions) -> str:
-    """Suffix of the mask of an image."""
-    return ".zarr" if options.format == "zarr" else labels_suffix(path)
+    """Suffix of the mask of an image: an OME-Zarr where that is asked for, or for one that goes region by region."""
+    of_zarr = options.asked and suffix_of(path).lower() in (".zarr", ".ome.zarr")
+    return ".zarr" if of_zarr or options.format == "zarr" else labels_suffix(path)
+
+
+def _made_whole(image: ImageFile, mask: Path) -> int:
+    """Bytes for labels that can only be made in memory."""
+    pixels = _pixels(image)
+    streamed = pixels <= SMALL or suffix_of(mask).lower() in (*STREAMED, ".zarr", ".ome.zarr")
+    return 0 if streamed else _WHOLE[False] * pixels
 
 
 def _pixels(image: ImageFile) -> int:
