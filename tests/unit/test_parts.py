@@ -55,7 +55,7 @@ def test_the_first_of_several_processes_settles_the_regions(tmp_path):
 def test_two_processes_do_not_write_one_journal(tmp_path):
     with Journal(tmp_path / "a.regions", {"tile": 1}) as first:
         first.add(0, {"labels": np.ones((2, 2), np.uint8)})
-        with pytest.raises(UsageError, match="another skipway is writing here"):
+        with pytest.raises(UsageError, match="another skipway predicts this image"):
             Journal(tmp_path / "a.regions", {"tile": 1})
     with Journal(tmp_path / "a.regions", {"tile": 1}) as again:
         assert again.done == {0}

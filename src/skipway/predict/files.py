@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,10 @@ from skipway.predict.making import Quantity
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
-from skipway.predict.review import Review, Row, said, write_review
+from skipway.predict.review import Review, Reviews, Row, said, write_review
 from skipway.predict.samples import sampled_files
 from skipway.predict.stream import Engine
-from skipway.predict.streaming import Made, Streaming, StreamOptions, mask_suffix
+from skipway.predict.streaming import Made, OnReviews, Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -156,6 +157,38 @@ class _Job:
         return self.masks if self.probabilities is None else (*self.masks, self.probabilities)
 
 
+@dataclass
+class _Reviewing:
+    """Gathers what a person should look at first.
+
+    Attributes:
+        predictor: Knows what trained, and what the training images look like.
+        path: Of the table.
+        often: Whether to write it after every image: a command that is killed does not come to its end.
+        rows: So far.
+    """
+
+    predictor: Predictor
+    path: Path
+    often: bool
+    rows: list[Row] = field(default_factory=list)
+
+    def see(self, job: _Job, reviews: Reviews) -> None:
+        """What saw an image being predicted; nothing where nobody asked."""
+        known = self.predictor.known.has(job.source) if reviews else False
+        found = [one.row(job.name, page, trained=known) for page, one in reviews]
+        self.rows += found
+        if found and self.often:
+            write_review(self.path, found)
+
+    def close(self, event: Event) -> None:
+        """Write the table, and say what is on top."""
+        if self.rows:
+            write_review(self.path, self.rows)
+            text = said(self.rows, compared=self.predictor.familiar is not None)
+            event({"event": "line", "name": "review", "text": f"{text} [{self.path}]"})
+
+
 def predict_files(
     predictor: Predictor, images: Path, output: Path, options: FileOptions, event: Event
 ) -> Summary:
@@ -177,11 +210,8 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
-    predictor = predictor.using(options.outputs, options.level)
     every = _jobs(images, output, options, predictor.task.labels)
-    predictor = _running(predictor, [job.source for job in every], options)
-    predictor = predictor.viewed(options.tta, unseen=options.unseen)
-    predictor = predictor.of_whole_image() if options.whole_norms else predictor
+    predictor = _as_asked(predictor, [job.source for job in every], options)
     streaming = Streaming(
         predictor,
         output,
@@ -210,11 +240,11 @@ def predict_files(
     trained: list[str] = []
     written: list[Path] = []
     failed: list[SkipwayError] = []
-    rows: list[Row] = []
+    reviewing = _Reviewing(predictor, output / REVIEW, options.stream.asked)
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
         try:
-            made = _predict_file(predictor, job, options, streaming)
+            made = _predict_file(predictor, job, options, streaming, partial(reviewing.see, job))
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
@@ -224,12 +254,7 @@ def predict_files(
             if made.mask is None:
                 continue
             written.append(made.mask)
-            known = predictor.known.has(job.source)
-            trained += [job.name] if known else []
-            found = [one.row(job.name, page, trained=known) for page, one in made.reviews]
-            rows += found
-            if found and options.stream.asked:  # a command that is killed does not come to its end
-                write_review(output / REVIEW, found)
+            trained += [job.name] if predictor.known.has(job.source) else []
             worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             event(
                 {
@@ -243,10 +268,7 @@ def predict_files(
             continue
         event({"event": "warning", "text": str(failed[-1])})
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
-    if options.review and rows:
-        write_review(output / REVIEW, rows)
-        text = said(rows, compared=predictor.familiar is not None)
-        event({"event": "line", "name": "review", "text": f"{text} [{output / REVIEW}]"})
+    reviewing.close(event)
     if not failed and options.stream.part is None:
         streaming.close([job.masks[0] for job in every])
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
@@ -255,12 +277,14 @@ def predict_files(
     return summary
 
 
-def _running(predictor: Predictor, sources: list[Source], options: FileOptions) -> Predictor:
-    """The predictor with the backend that is asked for, measured on tiles of the images where it is."""
+def _as_asked(predictor: Predictor, sources: list[Source], options: FileOptions) -> Predictor:
+    """The predictor with outputs, backend and views as they are asked for; measured on the images where it must be."""
+    predictor = predictor.using(options.outputs, options.level)
     backend, precision = options.backend, options.precision
     wanted = wants_tiles(backend, precision) and precision in TILES
     tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
-    return predictor.running(backend, precision, tiles=tiles)
+    predictor = predictor.running(backend, precision, tiles=tiles).viewed(options.tta, unseen=options.unseen)
+    return predictor.of_whole_image() if options.whole_norms else predictor
 
 
 def _meaning(labels: LabelMap, options: FileOptions) -> LabelMap:
@@ -337,8 +361,10 @@ def _make_folders(jobs: list[_Job]) -> None:
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
-def _predict_file(predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming) -> Made:
-    """All pages of one file."""
+def _predict_file(
+    predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming, reviewed: OnReviews
+) -> Made:
+    """All pages of one file; `reviewed` is given what saw them."""
     reviews: list[tuple[int | None, Review]] = []
     pages: list[NDArray[Any]] = []
     certificates = []
@@ -347,7 +373,7 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions, streami
         image = stack.enter_context(source.open_image())
         predictor.check(image)
         if streaming.takes(image, job.masks[0]):
-            return streaming.predict(image, job.source, job.masks, job.probabilities)
+            return streaming.predict(image, job.source, job.masks, job.probabilities, reviewed)
         maps = None
         if job.probabilities is not None:
             shape = _shape(predictor, image)
@@ -377,7 +403,8 @@ def _predict_file(predictor: Predictor, job: _Job, options: FileOptions, streami
     else:
         colours = None if palette is None else np.asarray(palette)
         written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
-    return Made(written, max(certificates, key=rank), tuple(reviews))
+    reviewed(reviews)
+    return Made(written, max(certificates, key=rank))
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:

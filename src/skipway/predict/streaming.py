@@ -1,6 +1,6 @@
 """Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,12 +88,14 @@ class Made:
     Attributes:
         mask: The first mask; None where only a part was made.
         certificate: That with the largest difference; None where nothing was left to make.
-        reviews: What saw it being predicted; nothing where nobody asked, or a part of it was made without a look.
     """
 
     mask: Path | None
     certificate: Certificate | None
-    reviews: Reviews = ()
+
+
+OnReviews = Callable[[Reviews], None]
+"""Given what saw an image being predicted, before the image counts as finished."""
 
 
 @dataclass
@@ -176,7 +178,14 @@ class Streaming:
         """Whether a killed command had begun this file, and may have written it in its last moment."""
         return self.resume.journal(target).is_file()
 
-    def predict(self, image: ImageFile, source: Source, masks: Sequence[Path], classes: Path | None) -> Made:
+    def predict(
+        self,
+        image: ImageFile,
+        source: Source,
+        masks: Sequence[Path],
+        classes: Path | None,
+        reviewed: OnReviews,
+    ) -> Made:
         """One file, in bounded memory; what is finished of it stays where it fails.
 
         Args:
@@ -184,6 +193,7 @@ class Streaming:
             source: What it was opened from.
             masks: See `write_flow`.
             classes: See `write_flow`.
+            reviewed: Given what saw it; nothing where nobody asked, or a part of it was made without a look.
 
         Raises:
             SkipwayError: it failed; what is finished of it is kept, and said.
@@ -194,7 +204,7 @@ class Streaming:
         about["only"] = None if only is None else stamps([only])
         with nullcontext() if only is None else open_only(only, image) as mask:
             looking = Looking(self.options.skip_empty, mask)
-            return self._predict(image, source, masks, classes, about, looking)
+            return self._predict(image, source, masks, classes, about, looking, reviewed)
 
     def _predict(
         self,
@@ -204,6 +214,7 @@ class Streaming:
         classes: Path | None,
         about: dict[str, Any],
         looking: Looking,
+        reviewed: OnReviews,
     ) -> Made:
         part = self.options.part
         journal = self.resume.journal(masks[0])
@@ -218,7 +229,6 @@ class Streaming:
             if part is not None:
                 flow.journal.close()
                 return Made(None, certificate)
-            reviews = flow.reviews() if self.review else ()
             written = write_flow(flow, masks, classes, objects=self.objects)
         except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
             flow.journal.close()
@@ -228,8 +238,9 @@ class Streaming:
         except BaseException:
             flow.journal.close()
             raise
+        reviewed(flow.reviews() if self.review else ())
         self._done(written if classes is None else (*written, classes), source, flow)
-        return Made(written[0], certificate, reviews)
+        return Made(written[0], certificate)
 
     def close(self, targets: Sequence[Path]) -> None:
         """Everything is finished, whoever did it; of what is written, the first file of each image."""
