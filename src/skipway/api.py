@@ -15,6 +15,7 @@ from skipway.data.arrays import are_arrays, saved
 from skipway.data.layouts import Reading
 from skipway.errors import Problem, UsageError
 from skipway.folds import train_folds
+from skipway.memory import amount
 from skipway.predict.files import FileOptions, Summary, predict_files
 from skipway.predict.predictor import Predictor
 from skipway.report.folds import in_words
@@ -22,7 +23,6 @@ from skipway.request import Request
 from skipway.runs import Run
 from skipway.single import Host, checked_by, follow, train_single
 from skipway.tasks import TASKS
-from skipway.training.memory import amount
 from skipway.training.order import Order
 from skipway.training.ranks import ALONE, Ranks, joined
 from skipway.training.stopping import Listener
@@ -215,10 +215,18 @@ def train(
 
 
 def load(
-    run: Path | str, device: str | None = None, *, member: int | None = None, calibrated: bool = True
+    run: Path | str,
+    device: str | None = None,
+    *,
+    member: int | None = None,
+    calibrated: bool = True,
+    backend: str = "torch",
+    precision: str = "fp32",
 ) -> Predictor:
     """Load a run folder to predict with; see `Predictor.load`."""
-    return Predictor.load(run, device, member=member, calibrated=calibrated)
+    return Predictor.load(
+        run, device, member=member, calibrated=calibrated, backend=backend, precision=precision
+    )
 
 
 def train_run(order: Order, event: Event, began: float | None = None, ranks: Ranks = ALONE) -> Trained:

@@ -62,6 +62,25 @@ def cannot_write(path: Path, error: OSError, needed: int = 0) -> EnvironmentFaul
     return EnvironmentFault(Problem(found, str(path), fix="free space or choose another folder with -o"))
 
 
+def try_lock(file: IO[Any]) -> bool:
+    """Hold an open file for this process; False where another holds it. The lock dies with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
 

@@ -16,6 +16,7 @@
     metrics.csv        one row per reported step
     evaluation.json    scores on the validation images beside a baseline's; scores.json has them by image
     calibration.json   temperature of the probabilities; of a fold the pixels it was fitted on as .safetensors
+    familiar.json      what the training images look like, to tell images of another kind
     report.html        the page to look at
     fold-1, fold-2 …   of `--folds`: the folds, each a run folder; the weights are theirs
 
@@ -33,12 +34,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.disk import TEMPORARY, cannot_write, replacing, utf8, write_json
+from skipway.disk import TEMPORARY, cannot_write, replacing, try_lock, utf8, write_json
 from skipway.errors import CheckpointError, EnvironmentFault, Problem, SecurityError, UsageError
 
 FORMAT = 1
@@ -300,7 +301,7 @@ class Run:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         with opened as file:
-            if not _try_lock(file):
+            if not try_lock(file):
                 raise UsageError(
                     Problem(
                         "another skipway is writing here",
@@ -345,21 +346,3 @@ class Run:
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 yield from csv.DictReader(file)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

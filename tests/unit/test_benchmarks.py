@@ -21,6 +21,7 @@ NAMES = (
     "race_page",
     "em_curve",
     "petabyte",
+    "backends",
 )
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not part of a package")
@@ -305,3 +306,27 @@ def test_many_tasks_are_simulated_by_a_smaller_farm_that_takes_as_long(bench):
         petabyte.on_paper(work, farm).seconds, rel=0.02
     )
     assert few.flow == pytest.approx(farm.flow)
+
+
+def test_goals_of_the_backends_are_shares_of_time(bench):
+    backends, common = bench("backends"), bench("common")
+    seconds = {"eager, fp32": 2.0, "packed, fp32": 1.0, "openvino, fp32": 0.5, "packed, bf16": 0.7}
+    found = backends.goals({name: common.Timing(cpu, 0.0, 3) for name, cpu in seconds.items()})
+    assert [(row["goal"], row["found"], row["reached"]) for row in found] == [
+        ("packed, fp32 over eager, fp32", 0.5, True),
+        ("packed, fp32 over openvino, fp32", 2.0, False),
+        ("packed, bf16 over eager, fp32", 0.35, False),
+    ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_backends_runs(bench, tmp_path, monkeypatch, capsys):
+    backends, common = bench("backends"), bench("common")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    backends.main(["--width", "8", "--depth", "3", "--side", "64", "--rounds", "1"])
+    saved = json.loads((tmp_path / "backends.json").read_text())
+    rows = {row["peer"]: row for row in saved["rows"]}
+    assert {"eager, fp32", "torch, fp32", "packed, fp32", "openvino, int8"} <= rows.keys()
+    assert rows["packed, fp32"]["labels_that_differ"] == rows["openvino, fp32"]["labels_that_differ"] == 0
+    assert 0 < rows["openvino, int8"]["labels_that_differ"] < 0.05
+    assert "packed, fp32 over eager, fp32: " in capsys.readouterr().out

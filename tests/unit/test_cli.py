@@ -87,7 +87,7 @@ def test_predict_writes_the_same_names_and_says_the_certificate(run, data, tmp_p
     assert code == 0
     assert "6 of 6 images predicted" in out
     assert "tiled = whole: window" in out
-    names = {p.name for p in (tmp_path / "out").iterdir()} - {"labels.json"}
+    names = {p.name for p in (tmp_path / "out").iterdir()} - {"labels.json", "review.csv"}
     assert names == {f"c{n}.tif" for n in range(6)} | {f"c{n}_probabilities.tif" for n in range(6)}
     probabilities = imread(tmp_path / "out" / "c0_probabilities.tif")
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
@@ -125,7 +125,13 @@ def test_one_bad_file_does_not_stop_the_others(run, data, tmp_path):
     assert "3 of 5 images predicted" in out
     assert "c.tif" in err
     assert "e.tif" in err
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.tif", "b.tif", "d.tif", "labels.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "a.tif",
+        "b.tif",
+        "d.tif",
+        "labels.json",
+        "review.csv",
+    }
 
 
 def test_labels_lie_where_their_image_lies(run, tmp_path):

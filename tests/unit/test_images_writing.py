@@ -178,7 +178,7 @@ with open_probabilities(Path(sys.argv[1]), (2, 4, 5)):
 
 def test_targets_of_long_names_are_made_in_places_of_their_own():
     names = [Path("x" * 90 + end) for end in ("1.tif", "2.tif", "1.png")]
-    assert len({writing._hidden(name) for name in names}) == 3
+    assert len({writing.hidden_for(name) for name in names}) == 3
 
 
 def test_output_names_keep_lossless_suffixes(tmp_path):

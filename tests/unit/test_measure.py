@@ -9,11 +9,11 @@ import pytest
 import torch
 from toys import TINY, digest, draw, one_thread, order_of, skipway, start
 
-from skipway import api, single
+from skipway import api, memory, single
 from skipway.errors import UsageError
 from skipway.request import Request
 from skipway.runs import Run
-from skipway.training import measure, memory
+from skipway.training import measure
 from skipway.training.budget import Cost
 from skipway.training.measure import Meter, measured
 from skipway.training.prepare import check_data, prepare

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from skipway import memory
 from skipway.errors import UsageError
-from skipway.training import memory
-from skipway.training.memory import amount, cgroup_rooms, ran_out
+from skipway.memory import amount, cgroup_rooms, ran_out
 
 CPU = torch.device("cpu")
 

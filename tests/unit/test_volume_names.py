@@ -226,7 +226,7 @@ def test_training_and_prediction_keep_names_and_place(tmp_path, form):
     )
     assert [path.name for path in summary.written] == [f"{name}.nii.gz" for name in names]
     assert {path.name for path in out.iterdir()} == {
-        "labels.json", *(f"{n}.nii.gz" for n in names), *(f"{n}_probabilities.tif" for n in names)
+        "labels.json", "review.csv", *(f"{n}.nii.gz" for n in names), *(f"{n}_probabilities.tif" for n in names)
     }  # fmt: skip
     written = nibabel.load(summary.written[0])
     truth = root / ("masks" if form == "series" else "labelsTr")

@@ -52,6 +52,8 @@ class Console:
             self._line(f"warning: {text}; back from step {event['from']} to {event['to']}, without it")
         elif kind == "warning":
             self._line(f"warning: {event['text']}")
+        elif kind == "region":
+            self._region(event)
         elif kind == "file":
             self._progress(
                 f"{event['done']}/{event['of']}  {event['name']}", last=event["done"] == event["of"]
@@ -86,6 +88,14 @@ class Console:
             done = 24 * step // total
             text = f"[{'━' * done}{' ' * (24 - done)}] {text}"
         self._progress(text, last=step == total)
+
+    def _region(self, event: Event) -> None:
+        done, of, left = event["done"], event["of"], event["left"]
+        finish = time.strftime("%H:%M", time.localtime(time.time() + left))
+        text = f"{event['name']}  region {done}/{of}"
+        if left:
+            text += f"  {_duration(left)} left, done at {finish}"
+        self._progress(text, last=done == of)
 
     def _progress(self, text: str, *, last: bool) -> None:
         now = time.monotonic()

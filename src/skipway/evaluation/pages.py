@@ -90,6 +90,9 @@ def pair_pages(
         UsageError: a path that does not exist.
     """
     predictions, probabilities = _listing(prediction, _sets(prediction, names) or list_files(prediction))
+    if names and prediction.is_dir():  # one file beside the folders of the classes
+        files = {name: prediction / f"{name}{PROBABILITIES}.tif" for name in predictions}
+        probabilities |= {name: file for name, file in files.items() if file.is_file()}
     truths, _ = _listing(truth, _sets(truth, names) or _in_order(find_masks(truth, reading), names))
     if len(truths) == len(predictions) == 1 and not (truth.is_dir() and prediction.is_dir()):
         (name,) = truths

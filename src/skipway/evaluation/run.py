@@ -17,6 +17,7 @@ from skipway.evaluation.conventions import conventions
 from skipway.evaluation.pages import Page, pair_pages
 from skipway.evaluation.rules import Scheme, scheme_for, surprises, survey_pages
 from skipway.evaluation.sets import evaluate_sets
+from skipway.evaluation.trust import Trusted, trusted
 from skipway.images import shown
 from skipway.metrics.membranes import EM_THRESHOLDS, MembraneScores, membrane_scores
 from skipway.metrics.objects import object_scores
@@ -41,6 +42,7 @@ def evaluate(
     Files are paired by exact stem (the suffix may differ), stacks page by page. What is scored follows from
     the masks: classes that overlap get pixel scores, each for itself; instance maps get object scores, class
     maps pixel scores for every value, thin membrane networks V_rand and V_info as well (`docs/metrics.md`).
+    Probabilities beside the masks are held against the truth too, where a label map says what they are of.
 
     Args:
         pred: Folder of predicted masks, or one file; `<name>_probabilities.tif` beside them serve membranes.
@@ -69,18 +71,22 @@ def evaluate(
     warnings = (*warnings, *_not_new(Path(pred), pages))
     if labels is not None and overlapping:
         _refuse_kinds(kinds)
-        return evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)
+        judged = trusted(pages, labels)
+        found = evaluate_sets(((page.name, *page.read()) for page in pages), labels, warnings)
+        return replace(found, calibration=judged.to_json(), warnings=(*found.warnings, *judged.warnings))
     survey = survey_pages(pages, labels)
     with_probabilities = [page for page in pages if page.probabilities is not None]
     scheme = scheme_for(survey, labels, kinds, probable=len(with_probabilities) == len(pages))
     if "em" in scheme.kinds and with_probabilities and not scheme.probabilities:
         few = f"only {len(with_probabilities)} of {len(pages)} predictions have probabilities"
         warnings = (*warnings, f"{few}; membranes are scored from hard labels")
+    judged = Trusted(None) if labels is None else trusted(pages, labels)
     return Evaluation(
         images=tuple(score_page(page, scheme) for page in pages),
         convention=conventions(scheme),
-        warnings=(*warnings, *surprises(survey, scheme)),
+        warnings=(*warnings, *surprises(survey, scheme), *judged.warnings),
         thresholds=EM_THRESHOLDS if scheme.probabilities else (),
+        calibration=judged.to_json(),
     )
 
 

@@ -33,9 +33,11 @@ from .formats import (
     suffix_of,
 )
 from .geometry import Geometry
+from .paged import write_paged, write_planes
 from .reading import ImageFile, Window, composed, in_memory, open_image, open_mask
 from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
+from .zarr_labels import write_zarr
 
 __all__ = [
     "CHANNELS",
@@ -64,4 +66,7 @@ __all__ = [
     "stem_of",
     "suffix_of",
     "write_labels",
+    "write_paged",
+    "write_planes",
+    "write_zarr",
 ]

@@ -12,6 +12,7 @@ from skipway.errors import EnvironmentFault, Problem, SecurityError
 from .axes import Array, checked_type, named, nameless, stored_array
 from .codecs import Stored, decoding, refused, shown, within_budget
 from .geometry import Geometry
+from .mapped import Mapped
 
 _NPY_HEADER = re.compile(
     r"\{'descr': '(?P<type>[<>|=][a-zA-Z]\d*)', 'fortran_order': (?P<order>True|False), "
@@ -53,8 +54,7 @@ def open_npy(path: Path, max_pixels: int, *, mask: bool) -> Stored:
     if min(shape) < 1:
         within_budget(path, (0, 0), 1, max_pixels, "")
     with decoding(path):
-        order = "F" if match["order"] == "True" else "C"
-        pixels = np.memmap(path, dtype, mode="r", offset=end, shape=shape, order=order)  # type: ignore[call-overload]
+        pixels = Mapped(path, dtype, end, shape, "F" if match["order"] == "True" else "C")
     return stored_array(path, Array("NumPy", pixels, shape, dtype), axes, max_pixels)
 
 

@@ -17,6 +17,9 @@ from .geometry import Geometry
 MAX_PIXELS = 100_000_000
 """Pixels that may have to be decoded at once: a whole PNG or JPEG, one strip or tile of a TIFF."""
 
+CACHE_BYTES = 64 * 1024**2
+"""Decoded strips, tiles or slices of a file that are kept for the next window."""
+
 MAX_CHANNELS = 1024
 
 Rows = tuple[int, int]

@@ -1,13 +1,13 @@
 """A DICOM series: a folder of files of one picture each, read as one volume in the order of their places."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import Box, Stored, decoding, refused, shown
+from .codecs import CACHE_BYTES, Box, Stored, decoding, refused, shown
 from .dicom import SUFFIXES, open_dicom, place, read_header, stacked
 
 
@@ -58,9 +58,16 @@ def open_series(folder: Path, max_pixels: int, *, mask: bool) -> Stored:
             one.close()
         raise
     first = slices[0]
+    most = max(1, CACHE_BYTES // max(1, first.size[0] * first.size[1] * first.channels * 4))
+    kept: OrderedDict[int, None] = OrderedDict()
 
     def decode(page: int, box: Box) -> NDArray[Any]:
-        return slices[page].decode(0, box)
+        pixels = slices[page].decode(0, box)
+        kept[page] = None
+        kept.move_to_end(page)
+        while len(kept) > most:
+            slices[kept.popitem(last=False)[0]].close()  # which forgets its pixels, and decodes them again
+        return pixels
 
     def close() -> None:
         for one in slices:

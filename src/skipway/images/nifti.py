@@ -6,6 +6,7 @@ turned to a common orientation; the affine says where it lies, and is written ba
 
 import gzip
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,42 @@ def save_nifti(
     to: Path, labels: NDArray[Any], palette: NDArray[Any] | None, geometry: Geometry | None
 ) -> None:
     """A NIfTI file of labels; the place is that of the image to the bit where that was NIfTI."""
+    _image(_narrow(labels), geometry).to_filename(to)
+
+
+def write_nifti(
+    to: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    slabs: Iterable[NDArray[Any]],
+    geometry: Geometry | None,
+) -> None:
+    """The file of `save_nifti`, its voxels taken from slabs in the order of the file.
+
+    Args:
+        to: Packed where it ends in `.gz`.
+        shape: (H, W) or (P, H, W).
+        dtype: Of the labels.
+        slabs: Rows from the first of the first page to the last of the last.
+        geometry: Where they lie.
+    """
+    header = _image(np.broadcast_to(np.zeros((), dtype), shape), geometry).header
+    offset = 544 if len(header.binaryblock) == 540 else 352
+    header["vox_offset"] = offset
+    header["magic"] = header.single_magic
+    stored = np.dtype(dtype).newbyteorder(header.endianness)
+    with gzip.open(to, "wb", 1) if to.name.lower().endswith(".gz") else to.open("wb") as file:
+        file.write(header.binaryblock.ljust(offset, b"\0"))
+        for slab in slabs:
+            file.write(slab.astype(stored).tobytes())
+
+
+def _image(stored: NDArray[Any], geometry: Geometry | None) -> Any:
+    """Labels (H, W) or (P, H, W) with the header that puts them where the image was."""
     try:
         from nibabel import Nifti1Header, Nifti1Image, Nifti2Header, Nifti2Image
     except ImportError as error:
         raise needed("nibabel", "medical", "NIfTI") from error
-    stored = _narrow(labels)
     voxels = np.asarray(stored[None] if stored.ndim == 2 else stored).transpose(2, 1, 0)
     kept = geometry.header if geometry is not None else {}
     second = len(kept.get("nifti", b"")) == Nifti2Header.sizeof_hdr
@@ -203,7 +235,7 @@ def save_nifti(
     else:
         image.set_qform(affine, code=1)
         image.set_sform(affine, code=1)
-    image.to_filename(to)
+    return image
 
 
 def _narrow(labels: NDArray[Any]) -> NDArray[Any]:

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .axes import Axes, named
-from .codecs import MAX_CHANNELS, Box, Stored, decoding, refused, within_budget
+from .codecs import CACHE_BYTES, MAX_CHANNELS, Box, Stored, decoding, refused, within_budget
+from .mapped import Mapped
 from .tiff_tags import geometry_of, nodata_of
-
-CACHE_BYTES = 64 * 1024**2
-"""Decoded strips and tiles kept for the next window."""
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _JPEG_COMPRESSIONS = frozenset((6, 7, 33007, 34892))
@@ -217,14 +215,14 @@ def _source(
 
 
 class _Mapped:
-    """Uncompressed pixels in one run of bytes: a memory map."""
+    """Uncompressed pixels in one run of bytes, mapped read by read."""
 
     def __init__(self, path: Path, file: Any, series: Any, axes: Axes) -> None:
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         have, need = path.stat().st_size, series.dataoffset + math.prod(series.shape) * dtype.itemsize
         if need > have:
             raise ValueError(f"TIFF ends at byte {have}, its pixels at {need}")
-        self._map = np.memmap(path, dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+        self._map = Mapped(path, dtype, series.dataoffset, tuple(series.shape))
         self._axes = axes
         file.close()
 
@@ -233,7 +231,7 @@ class _Mapped:
         return part.astype(part.dtype.newbyteorder("="))
 
     def close(self) -> None:
-        """The map goes with the last array that uses it."""
+        """Nothing is open between reads."""
 
 
 class _Whole:

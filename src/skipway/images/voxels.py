@@ -21,6 +21,7 @@ from skipway.errors import EnvironmentFault, Problem
 
 from .codecs import MAX_CHANNELS, Box, Stored, decoding, refused
 from .geometry import Geometry
+from .mapped import Mapped
 
 VOLUME = 5
 """Voxels of a packed volume that may be unpacked at once, in `max_pixels`: 512 × 512 × 1900 of a CT."""
@@ -68,7 +69,7 @@ class Layout:
 
 
 class Voxels:
-    """The numbers of one file, read when first asked for and kept until it is closed."""
+    """The numbers of one file: packed ones unpacked when first asked for and kept, plain ones mapped read by read."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -77,11 +78,21 @@ class Voxels:
 
     def page(self, page: int, box: Box) -> NDArray[Any]:
         """A window of one slice, (C, h, w), as stored."""
+        if not self._layout.packing:
+            return self._mapped(page, box)
         with self._lock:
             if self._array is None:
                 self._array = self._all()
         (top, bottom), (left, right) = box
         return self._array[:, page, top:bottom, left:right]
+
+    def _mapped(self, page: int, box: Box) -> NDArray[Any]:
+        found, (rows, columns) = self._layout, (slice(*box[0]), slice(*box[1]))
+        with decoding(found.path):
+            numbers = Mapped(found.path, found.dtype, found.offset, found.stored)
+            if found.inner:
+                return np.moveaxis(numbers[page, rows, columns], -1, 0)
+            return numbers[:, page, rows, columns]
 
     def close(self) -> None:
         """Forgets them."""
@@ -90,10 +101,7 @@ class Voxels:
     def _all(self) -> NDArray[Any]:
         found = self._layout
         with decoding(found.path):
-            if found.packing:
-                array = np.frombuffer(_unpacked(found), found.dtype).reshape(found.stored)
-            else:
-                array = np.memmap(found.path, found.dtype, "r", found.offset, found.stored)
+            array = np.frombuffer(_unpacked(found), found.dtype).reshape(found.stored)
         return np.moveaxis(array, -1, 0) if found.inner else array
 
 

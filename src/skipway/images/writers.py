@@ -34,7 +34,7 @@ def save_png(to: Path, labels: NDArray[Any], palette: NDArray[Any] | None, geome
 
     image = Image.fromarray(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
     if palette is not None and labels.dtype == np.uint8:
-        image.putpalette(_colours(palette).tobytes())
+        image.putpalette(colours_of(palette).tobytes())
     image.save(to, "PNG")
 
 
@@ -48,7 +48,7 @@ def save_tiff(
     ome = to.name.lower().endswith((".ome.tif", ".ome.tiff"))
     extra = placed(geometry, labels, ome=ome)
     if coloured and palette is not None:
-        extra["colormap"] = _colours(palette).T.astype(np.uint16) * 257
+        extra["colormap"] = colours_of(palette).T.astype(np.uint16) * 257
     if labels.shape[-1] * labels.shape[-2] > _TILED_FROM:
         extra["tile"] = (512, 512)
     tifffile.imwrite(
@@ -66,7 +66,7 @@ def save_npy(to: Path, labels: NDArray[Any], palette: NDArray[Any] | None, geome
     np.save(to, labels, allow_pickle=False)
 
 
-def _colours(palette: NDArray[Any]) -> NDArray[np.uint8]:
+def colours_of(palette: NDArray[Any]) -> NDArray[np.uint8]:
     """256 colours of 8 bits; a palette with any number above 255 is one of 16 bits."""
     table = np.zeros((256, 3), np.uint8)
     used = np.asarray(palette)[:256]

@@ -93,14 +93,14 @@ def open_probabilities(
     """
     if len(shape) not in (3, 4):
         raise ValueError(f"probabilities have shape (K, H, W) or (P, K, H, W), not {tuple(shape)}")
-    hidden = _hidden(path)
+    hidden = hidden_for(path)
     try:
-        with _told(path):
+        with told(path):
             array = _mapped(path, hidden, tuple(shape), geometry)
         yield array
-        with _told(path):
+        with told(path):
             array.flush()
-            _publish(hidden, path)
+            publish(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
 
@@ -135,9 +135,9 @@ def _reserve(path: Path) -> None:
 
 def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> Path:
     """Saves beside the goal under a hidden name, reads back, then renames: nobody sees half a file."""
-    hidden = _hidden(path)
+    hidden = hidden_for(path)
     try:
-        with _told(path):
+        with told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             hidden.unlink(missing_ok=True)
             save(hidden)
@@ -150,19 +150,19 @@ def _write(path: Path, expected: NDArray[Any], save: Callable[[Path], None]) -> 
                         "check the disk",
                     )
                 )
-            _publish(hidden, path)
+            publish(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
     return path
 
 
-def _hidden(path: Path) -> Path:
+def hidden_for(path: Path) -> Path:
     """Where a file is made: one place for each goal, so that the next write clears what a killed one left."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     return path.with_name(f".{stem_of(path)[:40]}.{digest}.part{suffix_of(path)}")
 
 
-def _publish(hidden: Path, path: Path) -> None:
+def publish(hidden: Path, path: Path) -> None:
     """Gives a file that is safe on the disk its name."""
     with hidden.open("rb+") as file:
         os.fsync(file.fileno())
@@ -170,7 +170,7 @@ def _publish(hidden: Path, path: Path) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Turns what the system says into an error of ours."""
     try:
         yield

@@ -51,12 +51,14 @@ class Evaluation:
         convention: What every number means, one sentence an entry.
         warnings: What was left out or taken on trust.
         thresholds: Cuts of the interior probability behind the membrane scores; empty for hard labels.
+        calibration: Of the probabilities beside the masks `ece`, `nll`, `pixels` and `pages`; None without any.
     """
 
     images: tuple[ImageScores, ...]
     convention: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    calibration: Mapping[str, Any] | None = None
 
     @classmethod
     def pooled(cls, parts: Sequence[Mapping[str, Any]]) -> "Evaluation":
@@ -84,7 +86,8 @@ class Evaluation:
         """The evaluation as dicts, lists, numbers and `None`: strict JSON, keys absent where nothing applies.
 
         Returns:
-            `n`, `pixel_error`, `classes.<value>`, `objects`, `em`, `convention`, `warnings`, `images`.
+            `n`, `pixel_error`, `classes.<value>`, `objects`, `em`, `calibration`, `convention`, `warnings`,
+            `images`.
         """
         cuts = self._cuts()
         out: dict[str, Any] = {"n": self.n, "pixel_error": self.pixel_error}
@@ -94,6 +97,8 @@ class Evaluation:
             out["objects"] = self._object_means()
         if cuts is not None:
             out["em"] = self._membrane_means(cuts)
+        if self.calibration is not None:
+            out["calibration"] = dict(self.calibration)
         out["convention"] = list(self.convention)
         out["warnings"] = list(self.warnings)
         out["images"] = [_image_json(image, cuts) for image in self.images]
@@ -136,6 +141,9 @@ class Evaluation:
             means = self._membrane_means(cuts)
             cells = ("", str(means["n"]), _text(means["v_rand"]), _text(means["v_info"]))
             lines += ["", *_aligned([("membranes", "n", "v_rand", "v_info"), cells])]
+        if (found := self.calibration) is not None:
+            said = f"expected calibration error {_text(found['ece'])}, −log likelihood {_text(found['nll'])}"
+            lines += ["", f"probabilities  {said}, on {found['pixels']:,} pixels of {found['pages']} pages"]
         if self.n > 1:
             lines += ["", f"lowest {self._ranking_name()}"]
             lines += [f"  {_text(self.ranking(image))}  {image.name}" for image in self.worst()]

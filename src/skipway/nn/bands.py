@@ -1,5 +1,7 @@
 """Run a decoder node in bands of rows, so that what it merges is never whole in memory."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def in_bands(node: MergeNode, features: list[Tensor], rows: int | None = None) -
     if bands is None:
         return node(features)
     total = int(features[0].shape[2] * bands.scales[0])
-    pixels = max(feature[0, 0].numel() for feature in features)
+    pixels = max(prod(feature.shape[2:]) for feature in features)
     step = -(-(rows or max(ROWS, 32 * bands.halo, PIXELS * total // pixels)) // bands.step) * bands.step
     if total <= 2 * step:
         return node(features)

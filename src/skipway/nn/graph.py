@@ -23,6 +23,8 @@ MakeHead = Callable[[Node, int, tuple[int, ...]], AnyHead]
 """From an output node, its width and its stride per axis to its head."""
 
 Edge = tuple[str, Path]
+ROUNDING = 1e-4
+"""Of the largest logit: what the order of sums may change in float32."""
 
 
 class SkipGraph(nn.Module):
@@ -45,12 +47,15 @@ class SkipGraph(nn.Module):
         classes: Channels of each output.
         in_channels: Channels of the image.
         ndim: Number of spatial axes.
+        rounding: Of the largest logit, what the order of sums may change, as between tiles and the whole image.
 
     Raises:
         TopologyError: The topology needs more levels than the encoder has, an output would be left with nothing
             to read, or the gate's level is not there.
         ShapeError: The maps that a node reads cannot be brought to one size.
     """
+
+    rounding = ROUNDING
 
     def __init__(
         self,
@@ -202,6 +207,7 @@ class SkipGraph(nn.Module):
             name=self.name,
             gate=self._gate and (self._gate, self.gates[self._gate.key]),
         )
+        pruned.rounding = self.rounding
         return pruned.train(self.training)
 
 

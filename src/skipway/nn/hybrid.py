@@ -44,10 +44,13 @@ class StandardisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width_in, *S) to (B, width_out, *S / stride)."""
+        return F.conv2d(x, self.weight(), None, self.conv.stride, self.conv.padding)
+
+    def weight(self) -> Tensor:
+        """The weights as they are used."""
         weight = self.conv.weight
         variance, mean = torch.var_mean(weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        weight = (weight - mean) / torch.sqrt(variance + self.eps)
-        return F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
+        return (weight - mean) / torch.sqrt(variance + self.eps)
 
     def multiplications(self, before: Sequence[int], after: Sequence[int]) -> int:
         """Multiplications from a map of sides `before` to one of `after`."""

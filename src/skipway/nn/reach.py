@@ -100,7 +100,7 @@ class Watch(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         self.multiplications += _multiplications(name, (*args, *(kwargs or {}).values()), result)
-        if name in _QUESTIONS or (name == "__get__" and not isinstance(result, Tensor)):
+        if name in QUESTIONS or (name == "__get__" and not isinstance(result, Tensor)):
             return result
         known = given and name in _LOCAL and not foreign
         passed = _LOCAL[name](given, *args, **(kwargs or {})) if known else None
@@ -205,8 +205,19 @@ def _layer_norm(given: list[Reach], x: Tensor, shape: Any, *_: Any, **__: Any) -
     return _last_axis(given, x) if len(shape) == 1 else None
 
 
-_QUESTIONS = frozenset(("size", "dim", "stride", "is_contiguous", "numel", "__len__", "is_floating_point"))
+QUESTIONS = frozenset(("size", "dim", "stride", "is_contiguous", "numel", "__len__", "is_floating_point"))
 """Functions that ask about a tensor and see no pixel."""
+
+POINTWISE = frozenset(
+    (
+        *("add", "add_", "__add__", "__iadd__", "__radd__", "sub", "sub_"),
+        *("mul", "mul_", "__mul__", "__imul__", "__rmul__", "div", "div_"),
+        *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "elu", "prelu"),
+        *("silu", "silu_", "gelu", "mish", "hardswish", "sigmoid", "sigmoid_"),
+        *("hardsigmoid", "tanh", "contiguous", "clone", "dropout", "identity", "logsigmoid", "logaddexp"),
+    )
+)
+"""Functions that see one pixel of each map; a batch norm in prediction does too."""
 
 _LOCAL: Mapping[str, Callable[..., Reach | None]] = {
     "conv2d": _conv2d,
@@ -218,10 +229,6 @@ _LOCAL: Mapping[str, Callable[..., Reach | None]] = {
     "permute": _permute,
     "linear": _last_axis,
     "layer_norm": _layer_norm,
-    **dict.fromkeys(("add", "add_", "__add__", "__iadd__", "__radd__", "sub", "sub_"), _pointwise),
-    **dict.fromkeys(("mul", "mul_", "__mul__", "__imul__", "__rmul__", "div", "div_"), _pointwise),
-    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "elu"), _pointwise),
-    **dict.fromkeys(("silu", "silu_", "gelu", "mish", "hardswish", "sigmoid", "sigmoid_"), _pointwise),
-    **dict.fromkeys(("hardsigmoid", "tanh", "contiguous", "clone", "dropout", "identity"), _pointwise),
+    **dict.fromkeys(POINTWISE, _pointwise),
 }
 """Functions that see one pixel of a map, or a window of known size, and what they do to its reach."""

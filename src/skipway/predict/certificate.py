@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skipway.predict.logits import decided
 from skipway.shapes import Geometry
-from skipway.tiles import Tile, round_tile, seams, tile_around
+from skipway.tiles import round_tile, seams, tile_around
 
 LARGEST = {1: 4096, 2: 256, 3: 48}
 
@@ -27,6 +27,7 @@ class Certificate:
         tiles: Tiles the image was cut into; with 1 there is no seam and nothing was predicted twice.
         tile_exact: Whether the network promises equality (no statistics over the tile, as instance norm
             takes them).
+        rounding: Of the largest logit, what rounding alone may change.
     """
 
     window: tuple[slice, ...]
@@ -35,6 +36,7 @@ class Certificate:
     largest_logit: float
     tiles: int
     tile_exact: bool
+    rounding: float = 1e-4
 
     @property
     def pixels(self) -> int:
@@ -43,8 +45,8 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is no more than rounding in float32: 1e-4 of the largest logit."""
-        return self.max_difference <= 1e-4 * max(1.0, self.largest_logit)
+        """Whether the difference is no more than rounding, in float32 1e-4 of the largest logit."""
+        return self.max_difference <= self.rounding * max(1.0, self.largest_logit)
 
     def __str__(self) -> str:
         """One line."""
@@ -68,11 +70,25 @@ class Witness:
     """
 
     def __init__(
-        self, size: Sequence[int], tile: int | Sequence[int], geometry: Geometry, seed: object
+        self,
+        size: Sequence[int],
+        tile: int | Sequence[int],
+        geometry: Geometry,
+        seed: object,
+        cuts: Sequence[Sequence[int]] | None = None,
     ) -> None:
+        """Draw the window.
+
+        Args:
+            size: Of the image.
+            tile: Step between tiles.
+            geometry: Of the network.
+            seed: Anything that stands for the image.
+            cuts: First pixels of all tiles but the first, along each axis; those of `plan_tiles` by default.
+        """
         steps = round_tile(tile, geometry)
         rng = np.random.default_rng(zlib.crc32(repr((tuple(size), seed)).encode()))
-        axes = zip(size, steps, seams(size, tile, geometry), strict=True)
+        axes = zip(size, steps, seams(size, tile, geometry) if cuts is None else cuts, strict=True)
         self.window = tuple(
             _across(side, min(side, LARGEST[len(size)], max(1, step // 2)), cuts, rng)
             for side, step, cuts in axes
@@ -86,25 +102,36 @@ class Witness:
         self.tile = tile_around(size, self.window, geometry, extra=extra)
         self._logits: Tensor | None = None
 
-    def see(self, tile: Tile, logits: Tensor) -> None:
-        """Remember what `tile` says about the window; `logits` has shape (K, *tile.write)."""
-        both = [_overlap(w, seen) for w, seen in zip(tile.write, self.window, strict=True)]
-        if any(o.start >= o.stop for o in both):
+    def sees(self, region: tuple[slice, ...]) -> bool:
+        """Whether a pixel of the window lies in a region."""
+        both = (_overlap(w, seen) for w, seen in zip(region, self.window, strict=True))
+        return all(o.start < o.stop for o in both)
+
+    def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
+        """Remember what was decided of the window; `logits` has shape (K, *region)."""
+        if not self.sees(region):
             return
+        both = [_overlap(w, seen) for w, seen in zip(region, self.window, strict=True)]
         if self._logits is None:
             self._logits = logits.new_empty(
                 (len(logits), *(w.stop - w.start for w in self.window)), device="cpu"
             )
         here = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, self.window, strict=True)]
-        there = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, tile.write, strict=True)]
+        there = [slice(o.start - w.start, o.stop - w.start) for o, w in zip(both, region, strict=True)]
         self._logits[:, *here] = logits[:, *there].cpu()
 
     def compare(
-        self, whole: Tensor, tiles: int, *, tile_exact: bool, overlapping: bool = False
+        self,
+        whole: Tensor,
+        tiles: int,
+        *,
+        tile_exact: bool,
+        overlapping: bool = False,
+        rounding: float = 1e-4,
     ) -> Certificate:
         """Hold `whole`, the logits of one pass over the window, shape (K, *window), against what was seen."""
         if self._logits is None:
-            raise ValueError("no tile has been seen yet")
+            raise ValueError("nothing has been seen yet")
         whole = whole.cpu()
         before, after = (decided(logits, overlapping=overlapping) for logits in (self._logits, whole))
         changed = torch.count_nonzero(before != after)
@@ -115,6 +142,7 @@ class Witness:
             largest_logit=float(whole.abs().max()),
             tiles=tiles,
             tile_exact=tile_exact,
+            rounding=rounding,
         )
 
 

@@ -1,6 +1,6 @@
 """Several networks of one kind as one, by the mean of their probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class Ensemble(nn.Module):
         self.ndim = first.ndim
         self.in_channels = first.in_channels
         self.classes = first.classes
+        self.rounding = max(member.rounding for member in members)
 
     @property
     def networks(self) -> tuple[SkipGraph, ...]:
@@ -57,11 +58,15 @@ class Ensemble(nn.Module):
             One (B, classes, *S − 2 margin) per output.
         """
         sums: list[tuple[Tensor, ...]] = []
-        for member in self.networks:
-            maps = [output for output in member.frugal(x) if output.ndim > 2]
+        for maps in self.opinions(x):
             parts = [log_parts(logits, overlapping=self.overlapping) for logits in maps]
             sums = [more(*pair) for pair in zip(sums, parts, strict=True)] if sums else parts
         return tuple(logits_of(one, len(self.members)) for one in sums)
+
+    def opinions(self, x: Tensor, first: Sequence[int] = ()) -> Iterator[tuple[Tensor, ...]]:
+        """What each member says; see `opinions.Several`."""
+        for member in self.networks:
+            yield tuple(output for output in member.frugal(x) if output.ndim > 2)
 
     def pruned(self, level: int) -> "Ensemble":
         """The same of the members' outputs in column `level`; see `SkipGraph.pruned`.
@@ -71,6 +76,9 @@ class Ensemble(nn.Module):
         """
         members = [member.pruned(level) for member in self.networks]
         return Ensemble(members, overlapping=self.overlapping).train(self.training)
+
+
+"""One network, or several as one."""
 
 
 def _kind(model: SkipGraph) -> tuple[object, ...]:

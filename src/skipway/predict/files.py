@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,25 @@ from skipway.errors import (
 )
 from skipway.images import (
     ImageFile,
-    labels_suffix,
     open_probabilities,
     shown,
     stem_of,
     write_labels,
 )
+from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
+from skipway.predict.flow import rank
 from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
+from skipway.predict.making import Quantity
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
+from skipway.predict.review import FILE as REVIEW
+from skipway.predict.review import Review, Reviews, Row, said, write_review
+from skipway.predict.samples import sampled_files
+from skipway.predict.stream import Engine
+from skipway.predict.streaming import Made, OnReviews, Streaming, StreamOptions, mask_suffix
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -58,6 +66,14 @@ class FileOptions:
         outputs: Which supervised outputs: "last" or "mean".
         level: Another output than the last, by its column.
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
+        tta: Test-time augmentation, one of `predict.views.KINDS`.
+        unseen: Whether it may show the network what training never did.
+        review: Whether to write `review.csv`, what a person should look at first.
+        whole_norms: Whether norms over the map take the statistics of the whole image.
+        stream: How files are predicted region by region; those that do not fit into memory always are.
+        backend: What computes the network, see `Predictor.running`; "auto" is measured on tiles of the images.
+        precision: In what arithmetic: "fp32", "bf16" or "int8".
+        engine: "tiles" or "strips", see `stream.Options`.
     """
 
     probabilities: bool = False
@@ -67,12 +83,29 @@ class FileOptions:
     outputs: Outputs = "last"
     level: int | None = None
     layout: str | None = None
+    tta: str | None = None
+    unseen: bool = False
+    review: bool = True
+    whole_norms: bool = False
+    stream: StreamOptions = field(default_factory=StreamOptions)
+    backend: str = "torch"
+    precision: str = "fp32"
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+        if self.whole_norms and self.stream.cluster:
+            raise UsageError(
+                Problem("both --whole-norms and --cluster are given", "predict", "--part, or one process")
+            )
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is written of the classes beside the masks."""
+        return self.stream.quantity or ("float32" if self.probabilities else "")
 
 
 @dataclass(frozen=True)
@@ -124,6 +157,38 @@ class _Job:
         return self.masks if self.probabilities is None else (*self.masks, self.probabilities)
 
 
+@dataclass
+class _Reviewing:
+    """Gathers what a person should look at first.
+
+    Attributes:
+        predictor: Knows what trained, and what the training images look like.
+        path: Of the table.
+        often: Whether to write it after every image: a command that is killed does not come to its end.
+        rows: So far.
+    """
+
+    predictor: Predictor
+    path: Path
+    often: bool
+    rows: list[Row] = field(default_factory=list)
+
+    def see(self, job: _Job, reviews: Reviews) -> None:
+        """What saw an image being predicted; nothing where nobody asked."""
+        known = self.predictor.known.has(job.source) if reviews else False
+        found = [one.row(job.name, page, trained=known) for page, one in reviews]
+        self.rows += found
+        if found and self.often:
+            write_review(self.path, found)
+
+    def close(self, event: Event) -> None:
+        """Write the table, and say what is on top."""
+        if self.rows:
+            write_review(self.path, self.rows)
+            text = said(self.rows, compared=self.predictor.familiar is not None)
+            event({"event": "line", "name": "review", "text": f"{text} [{self.path}]"})
+
+
 def predict_files(
     predictor: Predictor, images: Path, output: Path, options: FileOptions, event: Event
 ) -> Summary:
@@ -145,10 +210,26 @@ def predict_files(
         DataError: there is no image.
         EnvironmentFault: the folder cannot be written.
     """
-    predictor = predictor.using(options.outputs, options.level)
-    jobs = _jobs(images, output, options, predictor.task.labels)
+    every = _jobs(images, output, options, predictor.task.labels)
+    predictor = _as_asked(predictor, [job.source for job in every], options)
+    streaming = Streaming(
+        predictor,
+        output,
+        options.stream,
+        options.quantity,
+        options.outputs,
+        options.tile,
+        options.objects,
+        options.level,
+        options.review,
+        event,
+    )
+    jobs = [job for job in every if not streaming.has(job.targets, job.source)]
+    _require_new([job for job in jobs if not streaming.began(job.masks[0])], output, options)
+    if len(jobs) < len(every):
+        event({"event": "line", "name": "resume", "text": f"{len(every) - len(jobs)} files are finished"})
     remarks = predictor.remarks
-    if options.probabilities:
+    if options.quantity not in ("", "logits"):
         remarks["calibrated"] = predictor.said(options.outputs)
     for name, text in remarks.items():
         event({"event": "line", "name": name, "text": text})
@@ -159,24 +240,27 @@ def predict_files(
     trained: list[str] = []
     written: list[Path] = []
     failed: list[SkipwayError] = []
+    reviewing = _Reviewing(predictor, output / REVIEW, options.stream.asked)
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
         try:
-            mask, certificate = _predict_file(predictor, job, options)
+            made = _predict_file(predictor, job, options, streaming, partial(reviewing.see, job))
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
             fix = "a smaller tile, such as --tile 256"
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
-            written.append(mask)
+            if made.mask is None:
+                continue
+            written.append(made.mask)
             trained += [job.name] if predictor.known.has(job.source) else []
-            worst = certificate if worst is None else max(worst, certificate, key=_rank)
+            worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             event(
                 {
                     "event": "file",
                     "name": job.source.path.name,
-                    "written": str(mask),
+                    "written": str(made.mask),
                     "done": done,
                     "of": len(jobs),
                 }
@@ -184,10 +268,23 @@ def predict_files(
             continue
         event({"event": "warning", "text": str(failed[-1])})
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
+    reviewing.close(event)
+    if not failed and options.stream.part is None:
+        streaming.close([job.masks[0] for job in every])
     summary = Summary(tuple(written), tuple(failed), worst, len(trained))
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
+
+
+def _as_asked(predictor: Predictor, sources: list[Source], options: FileOptions) -> Predictor:
+    """The predictor with outputs, backend and views as they are asked for; measured on the images where it must be."""
+    predictor = predictor.using(options.outputs, options.level)
+    backend, precision = options.backend, options.precision
+    wanted = wants_tiles(backend, precision) and precision in TILES
+    tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
+    predictor = predictor.running(backend, precision, tiles=tiles).viewed(options.tta, unseen=options.unseen)
+    return predictor.of_whole_image() if options.whole_norms else predictor
 
 
 def _meaning(labels: LabelMap, options: FileOptions) -> LabelMap:
@@ -208,8 +305,7 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
     """Every image with the files that come of it; nothing of the user's is among them.
 
     Raises:
-        UsageError: a file would be replaced, two images would be written to one file, or objects were asked
-            for where classes overlap.
+        UsageError: two images would be written to one file, or objects were asked for where classes overlap.
     """
     if options.objects and labels.overlapping:
         found, fix = (
@@ -222,10 +318,11 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
-        file = Path(f"{name}{labels_suffix(source.path)}")
+        file = Path(f"{name}{mask_suffix(source.path, options.stream)}")
         masks = class_files(output, file, labels.names) if labels.overlapping else (output / file,)
-        probable = output / file.with_name(f"{stem_of(file)}_probabilities.tif")
-        jobs.append(_Job(name, source, masks, probable if options.probabilities else None))
+        what = "logits" if options.quantity == "logits" else "probabilities"
+        probable = output / file.with_name(f"{stem_of(file)}_{what}.tif")
+        jobs.append(_Job(name, source, masks, probable if options.quantity else None))
     sources = {file.resolve() for job in jobs for file in job.source.files}
     owner: dict[Path, Source] = {}
     for job in jobs:
@@ -240,11 +337,19 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
                     Problem(found, shown(target), fix="predict them in two calls, or rename one")
                 )
             owner[target] = job.source
+    return jobs
+
+
+def _require_new(jobs: list[_Job], output: Path, options: FileOptions) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        UsageError: one would be.
+    """
     there = [target for job in jobs for target in job.targets if target.exists()]
     if there and not options.overwrite:
         found = f"{len(there)} of the files to write exist already, the first {there[0].name}"
         raise UsageError(Problem(found, str(output), fix="--overwrite, or another folder with -o"))
-    return jobs
 
 
 def _make_folders(jobs: list[_Job]) -> None:
@@ -256,33 +361,50 @@ def _make_folders(jobs: list[_Job]) -> None:
         raise EnvironmentFault(Problem(f"cannot make the folder: {error.strerror}", where)) from error
 
 
-def _predict_file(predictor: Predictor, job: _Job, options: FileOptions) -> tuple[Path, Certificate]:
-    """All pages of one file; the mask's path and the certificate with the largest difference."""
+def _predict_file(
+    predictor: Predictor, job: _Job, options: FileOptions, streaming: Streaming, reviewed: OnReviews
+) -> Made:
+    """All pages of one file; `reviewed` is given what saw them."""
+    reviews: list[tuple[int | None, Review]] = []
     pages: list[NDArray[Any]] = []
     certificates = []
     with ExitStack() as stack:
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
+        if streaming.takes(image, job.masks[0]):
+            return streaming.predict(image, job.source, job.masks, job.probabilities, reviewed)
         maps = None
         if job.probabilities is not None:
             shape = _shape(predictor, image)
             writer = open_probabilities(job.probabilities, shape, geometry=image.geometry)
             maps = stack.enter_context(writer)
-        for unit in predictor.units(image):
+        units = predictor.units(image)
+        for unit in units:
+            review = predictor.review(options.outputs) if options.review else None
+            if review is not None:
+                reviews.append((unit.start if len(units) > 1 else None, review))
             into = None if maps is None else _part(maps, unit, predictor.ndim)
             found = predictor.predict_pages(
-                image, unit, tile=options.tile, outputs=options.outputs, on_probabilities=_into(into)
+                image,
+                unit,
+                tile=options.tile,
+                outputs=options.outputs,
+                review=review,
+                engine=options.engine,
+                on_probabilities=_into(into),
             )
             pages.extend(by_page(_decode(predictor, found.labels, options)))
             certificates.append(found.certificate)
     palette = None if options.objects else predictor.task.labels.palette
     labels = np.stack(pages) if len(pages) > 1 else pages[0]
     if predictor.task.labels.overlapping:
-        return write_sets(job.masks, labels, image.geometry)[0], max(certificates, key=_rank)
-    colours = None if palette is None else np.asarray(palette)
-    written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
-    return written, max(certificates, key=_rank)
+        written = write_sets(job.masks, labels, image.geometry)[0]
+    else:
+        colours = None if palette is None else np.asarray(palette)
+        written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
+    reviewed(reviews)
+    return Made(written, max(certificates, key=rank))
 
 
 def _shape(predictor: Predictor, image: ImageFile) -> tuple[int, ...]:
@@ -306,11 +428,6 @@ def _decode(predictor: Predictor, class_map: NDArray[Any], options: FileOptions)
         return task.decode(class_map)
     ids = task.decode(class_map) if learned else to_objects(class_map > 0)
     return ids.astype(np.uint16 if ids.max(initial=0) < 2**16 else np.uint32)
-
-
-def _rank(certificate: Certificate) -> tuple[bool, float]:
-    """Certificates that saw a seam come before those of one pass."""
-    return certificate.tiles > 1, certificate.max_difference
 
 
 def _into(

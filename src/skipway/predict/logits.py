@@ -38,7 +38,7 @@ def combine(outputs: Sequence[Tensor], how: Outputs = "last", *, overlapping: bo
     if how != "mean":
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {how!r}")
     size = outputs[-1].shape[2:]
-    maps = (_centre(output, size) for output in outputs if output.ndim > 2)
+    maps = (centred(output, size) for output in outputs if output.ndim > 2)
     return averaged(maps, overlapping=overlapping)
 
 
@@ -67,7 +67,11 @@ def averaged(found: Iterable[Tensor], *, overlapping: bool = False) -> Tensor:
 
 
 def log_parts(logits: Tensor, *, overlapping: bool = False) -> tuple[Tensor, ...]:
-    """(log p,) of a softmax over axis 1, or (log p, log(1 - p)) of a sigmoid; each of the shape of the logits."""
+    """(log p,) of a softmax over axis 1, or (log p, log(1 - p)) of a sigmoid; each of the shape of the logits.
+
+    bfloat16 becomes float32, for sums of logarithms need more than 8 bits.
+    """
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     if overlapping or logits.shape[1] == 1:
         return F.logsigmoid(logits), F.logsigmoid(-logits)
     return (F.log_softmax(logits, 1),)
@@ -158,7 +162,7 @@ def log_odds(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
     return known - (1 - probabilities).clamp_min(1e-12).log() if sigmoid else known
 
 
-def _centre(output: Tensor, size: Sequence[int]) -> Tensor:
+def centred(output: Tensor, size: Sequence[int]) -> Tensor:
     """The middle of (B, K, *S), as large as `size`."""
     first = [(have - want) // 2 for have, want in zip(output.shape[2:], size, strict=True)]
     return output[:, :, *(slice(f, f + want) for f, want in zip(first, size, strict=True))]

@@ -98,10 +98,17 @@ def seen(
     Returns:
         The pixels, and (offset, scale) that bring them to the common range.
     """
+    pixels = pixels_of(image, pages, ndim)
+    which = range(image.pages) if ndim == 3 else pages.start
+    return pixels, normalisation.constants(image, which)
+
+
+def pixels_of(image: "ImageFile", pages: range, ndim: int) -> Pixels:
+    """The pixels alone; see `seen`."""
     if ndim == 3:
-        return StackPixels(image, pages), normalisation.constants(image, range(image.pages))
+        return StackPixels(image, pages)
     (page,) = pages
-    return PagePixels(image, page), normalisation.constants(image, page)
+    return PagePixels(image, page)
 
 
 def by_page(labels: np.ndarray) -> np.ndarray:

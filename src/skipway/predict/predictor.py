@@ -1,5 +1,7 @@
 """A run folder, ready to predict: network, normalisation and the user's label values in one object."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -7,20 +9,29 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from skipway.data.fingerprint import Normalisation
+from skipway.data.augment import Augmentation
+from skipway.data.fingerprint import Constants, Normalisation
 from skipway.data.labels import LabelMap
 from skipway.devices import resolve_device
 from skipway.errors import DataError, Problem, TopologyError, UsageError
 from skipway.images import CHANNELS, ImageFile, recoloured, shown
 from skipway.nn.graph import SkipGraph
 from skipway.plan import Plan
+from skipway.predict.backends import TILES, Model, chosen
 from skipway.predict.calibration import Calibration
 from skipway.predict.ensemble import Ensemble
+from skipway.predict.familiar import Familiar
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
-from skipway.predict.pixels import seen
+from skipway.predict.pixels import ArrayPixels, Pixels, seen
+from skipway.predict.review import Review
+from skipway.predict.samples import sampled
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
+from skipway.predict.turns import SEVEN, Turns
+from skipway.predict.views import KINDS, Views, refuse_unseen, views_of
+from skipway.predict.whole_norms import passes, with_whole_norms
 from skipway.runs import Run
 from skipway.tasks import Task, make_task
 from skipway.weights import load_model
@@ -39,9 +50,15 @@ class Predictor:
         known: The images that it was trained on.
         calibration: The temperature of its probabilities and how it was found; None leaves them as they come.
         folds: Of a run of folds, how many there are; those that are finished predict.
+        augmentation: What training showed the network, see `viewed`.
+        familiar: What its training images look like; None where the run does not say.
+        tta: Which views it is shown, see `viewed`.
+        whole_norms: Whether instance and group norm take the statistics of the whole image, see `of_whole_image`.
+        backend: What computes the network and why, a line; empty for torch in fp32.
+        computed: The `identity` where a backend holds the weights; empty where the model does.
     """
 
-    model: SkipGraph | Ensemble
+    model: Model | Views | Turns
     task: Task
     normalisation: Normalisation
     device: torch.device
@@ -49,6 +66,12 @@ class Predictor:
     known: Known = field(default_factory=Known)
     calibration: Calibration | None = None
     folds: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    familiar: Familiar | None = None
+    tta: str | None = None
+    whole_norms: bool = False
+    backend: str = ""
+    computed: str = ""
 
     @property
     def ndim(self) -> int:
@@ -62,15 +85,25 @@ class Predictor:
         Raises:
             UsageError: there are several.
         """
-        if isinstance(self.model, Ensemble):
+        if not isinstance(self.model, SkipGraph):
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
+        if not isinstance(self.model, SkipGraph):
+            raise UsageError(Problem("its network was handed to a runtime", self.name, fix="load it again"))
         return self.model
 
     @property
     def networks(self) -> int:
         """How many networks predict, each for the time of one."""
-        return len(self.model.members) if isinstance(self.model, Ensemble) else 1
+        model = self.model.model if isinstance(self.model, Views | Turns) else self.model
+        return len(model.members) if isinstance(model, Ensemble) else 1
+
+    @property
+    def views(self) -> int:
+        """How many views of an image each network is shown."""
+        if isinstance(self.model, Turns):
+            return SEVEN
+        return len(self.model.views) if isinstance(self.model, Views) else 1
 
     @classmethod
     def load(
@@ -80,6 +113,8 @@ class Predictor:
         *,
         member: int | None = None,
         calibrated: bool = True,
+        backend: str = "torch",
+        precision: str = "fp32",
     ) -> "Predictor":
         """Read a run folder; one of folds becomes the mean of the probabilities of those that are finished.
 
@@ -88,9 +123,11 @@ class Predictor:
             device: Where to predict.
             member: The fold that predicts alone, from 1.
             calibrated: Whether probabilities are those of the run's temperature.
+            backend: What computes it, see `running`; one that is not measured.
+            precision: In what arithmetic, "fp32" or "bf16".
 
         Raises:
-            UsageError: not a run folder, no such fold, or none that is finished.
+            UsageError: not a run folder, no such fold, none that is finished, or no such backend.
             CheckpointError: something in it is damaged.
             SecurityError: its weights are not safetensors.
             EnvironmentFault: no such device.
@@ -111,7 +148,10 @@ class Predictor:
         else:
             model = load_model(run, where)
         calibration = Calibration.of(run) if calibrated else None
-        return cls(model, task, normalisation, where, str(run.path), known, calibration, len(run.folds))
+        shown, familiar = Augmentation(**plan.augmentation), Familiar.of(run)
+        rest = known, calibration, len(run.folds), shown, familiar
+        found = cls(model, task, normalisation, where, str(run.path), *rest)
+        return found.running(backend, precision)
 
     def using(self, outputs: Outputs = "last", level: int | None = None) -> "Predictor":
         """This predictor with a network that computes no more than what is asked for.
@@ -126,6 +166,8 @@ class Predictor:
         """
         if outputs == "mean" and level is None:
             return self
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("choose the outputs before the views")
         nodes = self.model.topology.outputs
         wanted = nodes[-1].column if level is None else level
         if len(nodes) == 1 and nodes[0].column == wanted:
@@ -138,6 +180,109 @@ class Predictor:
         except TopologyError as error:
             there = ", ".join(str(node.column) for node in nodes)
             raise UsageError(Problem(str(error), f"--level {level}", f"one of {there}")) from error
+
+    def viewed(self, kind: str | None, *, unseen: bool = False) -> "Predictor":
+        """This predictor with test-time augmentation: the mean of the probabilities over views of the image.
+
+        Args:
+            kind: One of `views.KINDS`; None for the image as it is.
+            unseen: Whether views are allowed that training never showed the network, as where classes tell left
+                from right.
+
+        Raises:
+            UsageError: no such kind, the network cannot be shown it, or was never.
+        """
+        if kind is None:
+            return self
+        if kind not in KINDS:
+            raise UsageError(Problem(f"found {kind!r}", "--tta", ", ".join(KINDS)))
+        if not unseen:
+            refuse_unseen(kind, self.augmentation, self.task.labels)
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("its views are chosen already")
+        plain = self.model
+        model = Turns(plain) if kind == "seven" else Views(plain, views_of(kind, self.ndim))
+        return replace(self, model=model.train(plain.training), tta=kind)
+
+    def of_whole_image(self) -> "Predictor":
+        """This predictor with the statistics of the whole image in every instance and group norm, as one pass has them.
+
+        Any tile then gives the same; each norm costs a pass over the image up to it. Other norms are left as they are.
+
+        Raises:
+            UsageError: several views are asked for, each of which would have statistics of its own.
+        """
+        if self.views > 1:
+            raise UsageError(Problem("both --whole-norms and --tta are given", "predict", "one of them"))
+        if self.backend:
+            raise UsageError(Problem("both --whole-norms and --backend are given", "predict", "one of them"))
+        return replace(self, whole_norms=True)
+
+    def network_for(self, pixels: Pixels, constants: Constants) -> nn.Module:
+        """What predicts an image; the model, but for `of_whole_image`.
+
+        Args:
+            pixels: The image.
+            constants: (offset, scale) of its grey values.
+        """
+        return with_whole_norms(self.model, pixels, constants) if self.whole_norms else self.model
+
+    def running(
+        self,
+        backend: str = "auto",
+        precision: str = "fp32",
+        *,
+        images: Sequence[NDArray[Any]] = (),
+        tiles: Sequence[Tensor] = (),
+    ) -> "Predictor":
+        """This predictor with its network computed by a backend.
+
+        In fp32 the labels are those of the run's own network. What computes fewer bits is only taken where it is
+        asked for.
+
+        Args:
+            backend: "torch", "packed", "onnxruntime", "openvino", or "auto": the fastest of those that compute the
+                same, measured once.
+            precision: "fp32", "bf16" or "int8", which is calibrated and refused where it loses more than half a
+                point.
+            images: What "auto" and "int8" are measured on, as for `predict`.
+            tiles: The same as a network sees it, (1, C, *S) each.
+
+        Raises:
+            UsageError: no such backend or precision, or nothing to measure on.
+            DataError: too much is lost.
+            EnvironmentFault: a package is missing, or the processor has no bfloat16.
+        """
+        if (backend, precision) == ("torch", "fp32"):
+            return self
+        if isinstance(self.model, Views | Turns):
+            raise ValueError("choose the backend before the views")
+        measured = [*tiles, *self._tiles(images, TILES.get(precision, 1))]
+        sets = self.task.labels.overlapping
+        choice = chosen(self.model, backend, precision, measured, overlapping=sets)
+        identity = f"{self.identity} by {choice.name} in {precision}"
+        return replace(self, model=choice.model, backend=choice.said, computed=identity)
+
+    @property
+    def identity(self) -> str:
+        """What decides the bits that come of an image, beside the image: SHA-256 of all weights, and who computes."""
+        if self.computed:
+            return self.computed
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            array = value.detach().cpu().contiguous()
+            digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+            digest.update(array.view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tiles(self, arrays: Sequence[NDArray[Any]], count: int) -> list[Tensor]:
+        found: list[Tensor] = []
+        for array in arrays:
+            image = self._image(np.asarray(array))
+            constants = self.normalisation.constants(image)
+            each = -(-count // len(arrays))
+            found += sampled(ArrayPixels(image), constants, self.model.geometry, each)
+        return found
 
     def predict(self, array: NDArray[Any], *, tile: int | None = None) -> NDArray[Any]:
         """Masks of one image or volume in memory.
@@ -157,7 +302,8 @@ class Predictor:
         image = self._image(np.asarray(array))
         constants = self.normalisation.constants(image)
         sets = self.task.labels.overlapping
-        found = predict_array(self.model, image, constants, tile=tile, overlapping=sets, device=self.device)
+        model = self.network_for(ArrayPixels(image), constants)
+        found = predict_array(model, image, constants, tile=tile, overlapping=sets, device=self.device)
         return self.task.decode(found.labels)
 
     def _image(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -197,6 +343,7 @@ class Predictor:
         *,
         tile: int | None = None,
         outputs: Outputs = "last",
+        review: Review | None = None,
         **options: Any,
     ) -> Prediction:
         """Class map of one page of a file, or of consecutive pages as a volume for a network of three axes.
@@ -206,6 +353,7 @@ class Predictor:
             pages: See `units`.
             tile: Side of a tile in pixels.
             outputs: "last" or "mean".
+            review: Is shown the image and what comes of it, in place of `on_logits` and `on_spread`.
             **options: Those of `skipway.predict.stream.Options`; the probabilities are calibrated.
 
         Returns:
@@ -216,8 +364,11 @@ class Predictor:
         """
         self.check(image)
         pixels, constants = seen(image, pages, self.ndim, self.normalisation)
+        if review is not None:
+            review.look(pixels, constants)
+            options |= {"on_logits": review.see, "on_spread": review.apart}
         return predict_pixels(
-            self.model,
+            self.network_for(pixels, constants),
             pixels,
             constants,
             tile=tile,
@@ -236,19 +387,28 @@ class Predictor:
         """Of the probabilities that are given out, one line."""
         if self.calibration is None or outputs != "last":
             return "no: as the network gives them"
-        return f"T = {self.temperature():.3f}, {self.calibration.rule} [--no-calibration]"
+        return f"{self.calibration} [--no-calibration]"
 
     @property
     def remarks(self) -> dict[str, str]:
         """What a user should know before it starts, by name."""
-        if not self.folds:
-            return {}
-        which = (
-            f"{self.networks}" if self.networks == self.folds else f"{self.networks} of {self.folds} folds"
-        )
-        return {
-            "networks": f"{which}, the mean of their probabilities: {self.networks} × the time of one [--member]"
-        }
+        said = {"backend": self.backend} if self.backend else {}
+        if self.folds:
+            every, count = self.networks == self.folds, self.networks
+            which = f"{count}" if every else f"{count} of {self.folds} folds"
+            text = f"{which}, the mean of their probabilities: {count} × the time of one [--member]"
+            said["networks"] = text
+        if self.views > 1:
+            said["views"] = f"{self.views}, the mean of their probabilities: {self.views} × the time of one"
+        if self.whole_norms and (count := passes(self.model)):
+            said["norms"] = (
+                f"{count} with the statistics of the whole image: as many passes, each up to its norm"
+            )
+        return said
+
+    def review(self, outputs: Outputs = "last") -> Review:
+        """What will see one image or page being predicted, and say how good its mask should be."""
+        return Review(self.task.labels, self.familiar, self.temperature(outputs))
 
     def units(self, image: ImageFile) -> tuple[range, ...]:
         """Pages of a file that are predicted at once: all of them as one volume, or each alone."""

@@ -4,10 +4,10 @@ Memory is that of one tile plus one byte a pixel for the labels. Tiles are exact
 their size is a matter of memory and time, never of the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from skipway.data.composites import set_type
 from skipway.data.fingerprint import Constants, normalised
 from skipway.errors import DataError, NumericalError, Problem, UsageError
+from skipway.nn.rows import NotInRows
+from skipway.predict.ahead import ahead
 from skipway.predict.certificate import Certificate, Witness
-from skipway.predict.logits import Outputs, combine, decided, probabilities
+from skipway.predict.logits import Outputs, decided, probabilities
+from skipway.predict.opinions import agreed, heard, told
 from skipway.predict.pixels import ArrayPixels, PagePixels, Pixels
+from skipway.predict.strips import Strips, plan_strips
 from skipway.shapes import Geometry
 from skipway.tiles import Tile, count_tiles, default_tile, plan_tiles, redundancy, round_tile
 
@@ -27,12 +31,19 @@ if TYPE_CHECKING:
     from skipway.images import ImageFile
 
 
+OnMap = Callable[[tuple[slice, ...], Tensor], None]
+"""Told of a region and of a map there, where that is."""
+
+Engine = Literal["tiles", "strips"]
+
+
 class Options(TypedDict, total=False):
     """What may be said about a prediction; nothing of it changes the labels except `outputs`.
 
     Attributes:
         tile: Step between tiles, in pixels; rounded down to a multiple of the stride (`Prediction.tile`
-            says to what). Left out: `tiles.default_tile` with the model's width and 2 GiB.
+            says to what). Left out: `tiles.default_tile` with the model's width and 2 GiB. Of strips, their
+            rows; any number.
         outputs: "last" output of the model, or the "mean" of the probabilities of all of them.
         overlapping: Whether a pixel may be of several classes; each channel then has a sigmoid of its own, and
             the labels are sets of classes, Σ 2^k.
@@ -43,9 +54,13 @@ class Options(TypedDict, total=False):
         on_probabilities: Called for each tile with the region decided and its probabilities (K, *region),
             float32; K = 1 with sigmoid.
         on_logits: Called for each tile with the region decided and its logits (K, *region), where they are.
+        on_spread: Called for each tile, before `on_logits`, with the region decided and how far its opinions lie
+            apart, (*region) from 0 to 1; not called by a model that has one opinion. See `opinions.agreed`.
         on_progress: Called after each tile with the number of tiles done and of all tiles.
+        engine: "strips" compute every pixel once, for a local network; "tiles" can do any network. Left out: tiles.
     """
 
+    engine: Engine | None
     tile: int | Sequence[int] | None
     outputs: Outputs
     overlapping: bool
@@ -53,8 +68,13 @@ class Options(TypedDict, total=False):
     labels: NDArray[Any] | None
     temperature: float
     on_probabilities: Callable[[tuple[slice, ...], NDArray[np.float32]], None] | None
-    on_logits: Callable[[tuple[slice, ...], Tensor], None] | None
+    on_logits: OnMap | None
+    on_spread: OnMap | None
     on_progress: Callable[[int, int], None] | None
+
+
+Piece = tuple[tuple[slice, ...], Tensor]
+"""A region of the image, and its logits (K, *region)."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +154,55 @@ def predict_pixels(
     labels = _labels(options.get("labels"), size, _label_type(model, run))
     on_probabilities, on_progress = options.get("on_probabilities"), options.get("on_progress")
     on_logits, temperature = options.get("on_logits"), options.get("temperature", 1.0)
-    tiles = count_tiles(size, step, geometry)
+    on_spread = options.get("on_spread")
     witness = Witness(size, step, geometry, seed=run.content)
     with evaluating(model):
-        for done, tile in enumerate(plan_tiles(size, step, geometry), start=1):
-            logits = run.logits(tile)
-            labels[tile.write] = decided(logits, overlapping=sets).cpu().numpy()
+        strips = _strips(run, options)
+        tiles = strips.count if strips else count_tiles(size, step, geometry)
+        pieces = run.in_strips(strips, on_spread) if strips else run.in_tiles(step, on_spread)
+        for done, (region, logits) in enumerate(pieces, start=1):
+            labels[region] = decided(logits, overlapping=sets).cpu().numpy()
             if on_probabilities:
                 shares = probabilities(logits.float(), overlapping=sets, temperature=temperature)
-                on_probabilities(tile.write, shares.cpu().numpy())
+                on_probabilities(region, shares.cpu().numpy())
             if on_logits:
-                on_logits(tile.write, logits)
+                on_logits(region, logits)
             if tiles > 1:
-                witness.see(tile, logits)
+                witness.see(region, logits)
             if on_progress:
                 on_progress(done, tiles)
         certificate = _certify(run, witness, tiles)
+    if strips:
+        return Prediction(labels, certificate, strips.size, tiles, strips.redundancy)
     return Prediction(labels, certificate, step, tiles, redundancy(size, step, geometry))
+
+
+def predict_tiles(
+    model: nn.Module,
+    pixels: Pixels,
+    normalise: Constants | None,
+    tiles: Iterable[Tile],
+    **options: Unpack[Options],
+) -> Iterator[tuple[Tile, Tensor]]:
+    """The logits of any tiles of an image, in their order; the next one is read while the network runs.
+
+    Args:
+        model: As for `predict_pixels`, but in evaluation mode already; see `evaluating`.
+        pixels: The image.
+        normalise: (offset, scale) of the whole image.
+        tiles: Such as those of `skipway.regions.Regions.passes`.
+        **options: Of those of `Options` outputs, overlapping, device and on_spread.
+
+    Yields:
+        The tile, and its logits (K, *write) where they are.
+
+    Raises:
+        DataError: An image whose axes or channels the model does not take.
+        NumericalError: Logits that are not finite.
+    """
+    run = _Run.of(model, pixels, normalise, options)
+    for tile, read in ahead(run.seen, tiles):
+        yield tile, run.computed(tile, read, options.get("on_spread"))
 
 
 @contextmanager
@@ -206,20 +258,59 @@ class _Run:
         """The normalisation, which stands for the image's content."""
         return tuple(number for values in self.constants or () for number in np.asarray(values).tolist())
 
-    def logits(self, tile: Tile) -> Tensor:
+    def in_tiles(self, step: tuple[int, ...], on_spread: OnMap | None = None) -> Iterator[Piece]:
+        """The image tile by tile."""
+        for tile in plan_tiles(self.size, step, self.geometry):
+            yield tile.write, self.logits(tile, on_spread)
+
+    def in_strips(self, strips: Strips, on_spread: OnMap | None = None) -> Iterator[Piece]:
+        """The image strip by strip."""
+        for region, crop, outputs in strips.run(
+            self.pixels, lambda read: self._given(self._normalised(read))
+        ):
+            yield region, self._agreed(told(outputs, self.outputs), crop, region, on_spread)
+
+    def logits(self, tile: Tile, on_spread: OnMap | None = None) -> Tensor:
         """Logits of the pixels that the tile decides, shape (K, *write)."""
-        # In the network's own precision, so that a tile is not computed in another one.
+        return self.computed(tile, self.seen(tile), on_spread)
+
+    def seen(self, tile: Tile) -> NDArray[np.floating]:
+        """What the network sees of a tile, shape (C, *region)."""
+        return self._normalised(tile.take(self.pixels.read(tile.read)))
+
+    def computed(self, tile: Tile, read: NDArray[np.floating], on_spread: OnMap | None = None) -> Tensor:
+        """Logits of the pixels that a tile decides, of what the network sees of it."""
+        first = tuple(side.start for side in tile.region)
+        said = heard(self.model, self._given(read), first, self.outputs)
+        return self._agreed(said, tile.crop, tile.write, on_spread)
+
+    def _normalised(self, read: NDArray[Any]) -> NDArray[np.floating]:
+        """In the network's own precision, so that a tile is not computed in another one."""
         exact: type[np.floating] = np.float64 if self.dtype == torch.float64 else np.float32
-        read = tile.take(self.pixels.read(tile.read))
-        read = read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
-        run = getattr(self.model, "frugal", self.model)  # the same numbers in less memory
-        outputs = run(torch.from_numpy(read)[None].to(self.device, self.dtype))
-        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-        logits = combine(outputs, self.outputs, overlapping=self.overlapping)
-        logits = logits[0][:, *tile.crop]
+        return read.astype(exact) if self.constants is None else normalised(read, self.constants, exact)
+
+    def _given(self, read: NDArray[np.floating]) -> Tensor:
+        return torch.from_numpy(read)[None].to(self.device, self.dtype)
+
+    def _agreed(
+        self,
+        said: Iterable[Tensor],
+        crop: tuple[slice, ...],
+        region: tuple[slice, ...],
+        on_spread: OnMap | None,
+    ) -> Tensor:
+        """Logits of a region, (K, *region), out of all that has a say in it.
+
+        Raises:
+            NumericalError: They are not finite.
+        """
+        both, spread = agreed(said, overlapping=self.overlapping, apart=on_spread is not None)
+        if on_spread is not None and spread is not None:
+            on_spread(region, spread[0][crop])
+        logits = both[0][:, *crop]
         # The sum is finite if all are, and costs one pass where isfinite().all() costs three.
         if not bool(torch.isfinite(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))):
-            place = ", ".join(f"{w.start}:{w.stop}" for w in tile.write)
+            place = ", ".join(f"{w.start}:{w.stop}" for w in region)
             found = f"the network's output for region [{place}] is not finite"
             raise NumericalError(Problem(found, expected="finite pixels and weights"))
         return logits
@@ -245,6 +336,18 @@ def _step(run: _Run, tile: int | Sequence[int] | None) -> tuple[int, ...]:
         return round_tile(tile, run.geometry)
     except ValueError as error:
         raise UsageError(Problem(str(error), "tile")) from error
+
+
+def _strips(run: _Run, options: Options) -> Strips | None:
+    if options.get("engine") != "strips":
+        return None
+    try:
+        return plan_strips(run.model, run.size, outputs=run.outputs, rows=options.get("tile"))
+    except NotInRows as error:
+        fix = "leave out --engine, or `--engine tiles`"
+        raise UsageError(
+            Problem(f"this network cannot predict in strips: {error}", "engine", fix=fix)
+        ) from error
 
 
 def _pixel_bytes(model: nn.Module) -> int:
@@ -275,4 +378,5 @@ def _certify(run: _Run, witness: Witness, tiles: int) -> Certificate:
         whole = tuple(slice(0, side) for side in run.size)
         return Certificate(whole, 0.0, 0, 0.0, tiles, run.geometry.tile_exact)
     again, exact = run.logits(witness.tile), run.geometry.tile_exact
-    return witness.compare(again, tiles, tile_exact=exact, overlapping=run.overlapping)
+    rounding = getattr(run.model, "rounding", 1e-4)
+    return witness.compare(again, tiles, tile_exact=exact, overlapping=run.overlapping, rounding=rounding)

@@ -19,8 +19,10 @@ from skipway.metrics.pixel import mean_defined
 from skipway.predict.calibration import NAME as CALIBRATION
 from skipway.predict.calibration import Calibration
 from skipway.predict.class_files import class_files, write_sets
+from skipway.predict.familiar import NAME as FAMILIAR
 from skipway.predict.predictor import Predictor
 from skipway.report.calibration import FILE, Collector, calibrated, trust
+from skipway.report.familiar import familiar
 from skipway.report.page import Baseline, Case, LabelRow, ReportInput, SplitFacts, picture, write_report
 from skipway.runs import Run
 from skipway.training.prepare import Prepared
@@ -41,7 +43,7 @@ def validate_run(
     versions: Mapping[str, str],
     event: Callable[[Mapping[str, Any]], None],
 ) -> None:
-    """Write `validation/`, evaluation.json and report.html into a run folder, one image in memory at a time.
+    """Write familiar.json, `validation/`, evaluation.json and report.html of a run, one image in memory at a time.
 
     Args:
         run: The folder.
@@ -56,6 +58,7 @@ def validate_run(
         DataError: an image cannot be read any more.
         EnvironmentFault: the folder cannot be written.
     """
+    run.write(FAMILIAR, familiar(prepared).to_json())
     folder = run.path / "validation"
     collector = Collector(prepared, predictor.model.classes)
     evaluation, scores = _scored(prepared, _predictions(folder, prepared, predictor, collector, event))
@@ -113,7 +116,7 @@ def ending(prepared: Prepared) -> Ending:
         truth = _truth(prepared, read_mask(pair))
         picture(_case(prepared, pair, truth, truth))
 
-    return Ending(each, lambda: simplest(prepared), shown, CASES)
+    return Ending(each, lambda: (simplest(prepared), familiar(prepared)), shown, CASES)
 
 
 def label_rows(labels: LabelMap) -> list[LabelRow]:

@@ -81,14 +81,23 @@ def to_objects(foreground: NDArray[np.bool_], min_area: int = 0, *, close: bool 
     >>> to_objects(np.array([[True, False, True]]), close=True).tolist()
     [[1, 1, 2]]
     """
-    from scipy import ndimage
-
     ids = components(foreground)
     if min_area > 1:
         kept = np.bincount(ids.ravel()) >= min_area
         kept[0] = False
         ids = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[ids]
-    gap = (ids == 0) & _between(ids) if close else np.zeros(0, bool)
+    return closed(ids) if close else ids
+
+
+def closed(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Objects with the gaps between them closed, see `to_objects`; a pixel depends on those that touch it alone.
+
+    Args:
+        ids: (*S), changed in place.
+    """
+    from scipy import ndimage
+
+    gap = (ids == 0) & _between(ids)
     if gap.any():
         distance, nearest = ndimage.distance_transform_edt(ids == 0, return_indices=True)
         gap &= distance <= 1  # a pixel that only shares a corner with an object would be a piece of its own

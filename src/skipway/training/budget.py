@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from skipway.memory import said
 from skipway.plan import Plan, geometry_of
-from skipway.training.memory import said
 
 ENOUGH = 2000
 """Steps that a training keeps when it grows into a large time budget."""

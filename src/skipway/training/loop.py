@@ -10,6 +10,7 @@ import torch
 from skipway.data.sampling import Batch
 from skipway.errors import CheckpointError, EnvironmentFault, Interrupted, NumericalError, Problem
 from skipway.losses import Loss
+from skipway.memory import forget_peak, ran_out
 from skipway.nn.graph import SkipGraph
 from skipway.nn.layout import for_prediction
 from skipway.plan import Plan
@@ -17,7 +18,6 @@ from skipway.runs import Run
 from skipway.training.average import start_average, update_average
 from skipway.training.finite import finite
 from skipway.training.hooks import Hooks, Validation
-from skipway.training.memory import forget_peak, ran_out
 from skipway.training.pace import LARGE, Pace
 from skipway.training.ranks import ALONE, Ranks
 from skipway.training.schedule import learning_rate, validates

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from skipway import memory
 from skipway.data.sampling import make_batch, prefetch
 from skipway.devices import fast_bf16
 from skipway.errors import Problem, UsageError
@@ -16,7 +17,6 @@ from skipway.models import build
 from skipway.nn.graph import SkipGraph
 from skipway.plan import KEPT, Plan, geometry_of, published_width
 from skipway.request import Request
-from skipway.training import memory
 from skipway.training.average import start_average
 from skipway.training.budget import SMALLEST, Cost, Limits, TooLarge, fitted, work
 from skipway.training.dataset import TrainingSet

@@ -12,7 +12,7 @@ import torch
 from skipway.errors import Problem, UsageError
 
 SHARE = 0.8
-"""Share of the free memory that a training takes unless it is told how much: the rest is for validation and others."""
+"""Share of the free memory that is taken where no amount is given: the rest is for others."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _REFUSALS = ("not enough memory", "can't allocate memory", "out of memory")
@@ -102,7 +102,7 @@ def free(device: torch.device) -> int | None:
 
 
 def budget(device: torch.device, asked: int | None) -> int | None:
-    """Bytes that a training may hold at most: those asked for, else what is held now and `SHARE` of what is free."""
+    """Bytes that may be held at most: those asked for, else what is held now and `SHARE` of what is free."""
     if asked is not None:
         return asked
     left = free(device)

@@ -1,0 +1,302 @@
+"""Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipway import memory
+from skipway.data.sources import Source
+from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
+from skipway.images import ImageFile, labels_suffix, suffix_of
+from skipway.images.paged import SMALL
+from skipway.images.paged import WRITERS as STREAMED
+from skipway.predict.certificate import Certificate
+from skipway.predict.cluster import Recipe, made_on_cluster
+from skipway.predict.finish import write_flow
+from skipway.predict.flow import Event, Flow, kept_for_later, opened, require_room
+from skipway.predict.logits import Outputs
+from skipway.predict.looking import Looking, mask_of, open_only
+from skipway.predict.making import Quantity, stored_as
+from skipway.predict.parts import Part, journals_of_parts
+from skipway.predict.predictor import Predictor
+from skipway.predict.resume import FOLDER, Resume, stamps
+from skipway.predict.review import Reviews
+from skipway.predict.room import Room
+
+FORMATS = ("", "zarr")
+
+_PACKED = 4
+"""Labels shrink to a quarter at least, as a rule: that much room is asked for."""
+
+_WHOLE = {False: 8, True: 48}
+"""Bytes a pixel of an image that is predicted in memory: labels, decoded and written; with objects their distances."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How files are predicted region by region.
+
+    Attributes:
+        ram: Bytes that the process may hold; by default 80 % of what is free.
+        vram: The same of the GPU.
+        format: "zarr" writes OME-Zarr; else the format follows from the image.
+        quantity: What is written of the classes beside the labels.
+        skip_empty: Whether regions with nothing in them are background; see `looking.FLAT`.
+        only: A mask, or a folder of masks called like the images: 0 where there is background.
+        always: Whether small images go region by region too, as they do where anything of this is given.
+        part: Which of several parts of all regions this process makes; no file is written then.
+        cluster: Where the regions are made: address of a Dask scheduler, or number of local processes; "" here.
+    """
+
+    ram: int | None = None
+    vram: int | None = None
+    format: str = ""
+    quantity: Quantity = ""
+    skip_empty: bool = False
+    only: Path | None = None
+    always: bool = False
+    part: Part | None = None
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
+        if self.quantity == "logits" and (self.skip_empty or self.only):
+            found = "what is not looked at has no logits"
+            raise UsageError(Problem(found, "--logits", fix="leave out --skip-empty and --only, or --logits"))
+        if self.cluster and (self.part or self.skip_empty or self.only):
+            found = "--cluster beside --part, --skip-empty or --only"
+            raise UsageError(Problem(found, "predict", "--cluster alone", "use --part with the others"))
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was given."""
+        named = (self.ram, self.vram, self.format, self.quantity, self.skip_empty, self.only)
+        return self.always or any((*named, self.part, self.cluster))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of one file.
+
+    Attributes:
+        mask: The first mask; None where only a part was made.
+        certificate: That with the largest difference; None where nothing was left to make.
+    """
+
+    mask: Path | None
+    certificate: Certificate | None
+
+
+OnReviews = Callable[[Reviews], None]
+"""Given what saw an image being predicted, before the image counts as finished."""
+
+
+@dataclass
+class Streaming:
+    """The files of one command.
+
+    Attributes:
+        predictor: Whose network runs.
+        output: Folder of the masks.
+        options: See there.
+        quantity: What is written of the classes.
+        outputs: "last" or "mean".
+        tile: A side that the user chose.
+        objects: Whether object ids are written though the run learned classes.
+        level: Output of this column instead of the last.
+        review: Whether somebody asks what to look at first.
+        event: Told of every region.
+    """
+
+    predictor: Predictor
+    output: Path
+    options: StreamOptions
+    quantity: Quantity
+    outputs: Outputs
+    tile: int | None
+    objects: bool
+    level: int | None
+    review: bool
+    event: Event
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the labels depend on beside the image."""
+        predictor, options = self.predictor, self.options
+        return {
+            "network": predictor.identity,
+            "normalisation": predictor.normalisation.to_json(),
+            "outputs": self.outputs,
+            "views": predictor.tta,
+            "norms": predictor.whole_norms,
+            "quantity": self.quantity,
+            "temperature": predictor.temperature(self.outputs),
+            "device": predictor.device.type,
+            "torch": torch.__version__,
+            "tile": self.tile,
+            "skip_empty": options.skip_empty,
+            "ram": options.ram,
+            "vram": options.vram,
+        }
+
+    @cached_property
+    def resume(self) -> Resume:
+        """What a killed command left."""
+        return Resume(self.output, {**self.about, "objects": self.objects, "format": self.options.format})
+
+    @cached_property
+    def room(self) -> Room:
+        """The budgets."""
+        item = 1 + (self._each if self.quantity else 0)
+        return Room(self.predictor, self.outputs, self.options.ram, self.options.vram, item)
+
+    @property
+    def _each(self) -> int:
+        """Bytes a pixel of what is kept of the classes."""
+        return self.predictor.model.classes * stored_as(self.quantity).itemsize
+
+    def takes(self, image: ImageFile, target: Path) -> bool:
+        """Whether an image goes region by region: when asked, begun so, or where it would not fit into memory."""
+        if self.options.asked or self.began(target):
+            return True
+        objects = self.objects or self.predictor.task.labels.task == "objects"
+        most = memory.budget(torch.device("cpu"), None)
+        return most is not None and _pixels(image) * _WHOLE[objects] > most / 2
+
+    def has(self, targets: Sequence[Path], source: Source) -> bool:
+        """Whether the same command, killed, had finished these files."""
+        return self.options.asked and self.resume.has(targets, source)
+
+    def began(self, target: Path) -> bool:
+        """Whether a killed command had begun this file, and may have written it in its last moment."""
+        return self.resume.journal(target).is_file()
+
+    def predict(
+        self,
+        image: ImageFile,
+        source: Source,
+        masks: Sequence[Path],
+        classes: Path | None,
+        reviewed: OnReviews,
+    ) -> Made:
+        """One file, in bounded memory; what is finished of it stays where it fails.
+
+        Args:
+            image: The file, open.
+            source: What it was opened from.
+            masks: See `write_flow`.
+            classes: See `write_flow`.
+            reviewed: Given what saw it; nothing where nobody asked, or a part of it was made without a look.
+
+        Raises:
+            SkipwayError: it failed; what is finished of it is kept, and said.
+        """
+        shape = [image.pages, image.channels, *image.size]
+        about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
+        only = None if self.options.only is None else mask_of(self.options.only, image)
+        about["only"] = None if only is None else stamps([only])
+        with nullcontext() if only is None else open_only(only, image) as mask:
+            looking = Looking(self.options.skip_empty, mask)
+            return self._predict(image, source, masks, classes, about, looking, reviewed)
+
+    def _predict(
+        self,
+        image: ImageFile,
+        source: Source,
+        masks: Sequence[Path],
+        classes: Path | None,
+        about: dict[str, Any],
+        looking: Looking,
+        reviewed: OnReviews,
+    ) -> Made:
+        part = self.options.part
+        journal = self.resume.journal(masks[0])
+        self.room.held = _made_whole(image, masks[0])
+        flow = opened(
+            self.predictor, image, journal, about, self.room, self.event,
+            tile=self.tile, quantity=self.quantity, part=part, looking=looking,
+        )  # fmt: skip
+        try:
+            require_room(self.output, self._needed(image, masks, flow), image.path)
+            certificate = self._made(flow, source)
+            if part is not None:
+                flow.journal.close()
+                return Made(None, certificate)
+            written = write_flow(flow, masks, classes, objects=self.objects)
+        except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
+            flow.journal.close()
+            if not flow.journal.done:
+                flow.journal.remove()
+            raise kept_for_later(error, flow.journal, flow.count) from error
+        except BaseException:
+            flow.journal.close()
+            raise
+        reviewed(flow.reviews() if self.review else ())
+        self._done(written if classes is None else (*written, classes), source, flow)
+        return Made(written[0], certificate)
+
+    def close(self, targets: Sequence[Path]) -> None:
+        """Everything is finished, whoever did it; of what is written, the first file of each image."""
+        if (self.output / FOLDER).is_dir():
+            self.resume.clear(targets)
+
+    def _made(self, flow: Flow, source: Source) -> Certificate | None:
+        part = self.options.part
+        if not self.options.cluster:
+            regions = None if part is None else part.regions(flow.count)
+            return flow.run(self.event, regions, reviewed=self.review)
+        if self.predictor.computed:
+            raise UsageError(Problem("both --cluster and --backend are given", "predict", "one of them"))
+        recipe = Recipe(
+            self.predictor.name,
+            source,
+            flow.regions,
+            self.outputs,
+            self.level,
+            self.quantity,
+            calibrated=self.predictor.calibration is not None,
+            tta=self.predictor.tta,
+            reviewed=self.review,
+        )
+        return made_on_cluster(flow, recipe, self.options.cluster, self.event)
+
+    def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
+        if self.options.asked:
+            self.resume.note(targets, source)
+        for other in journals_of_parts(flow.journal.path):
+            other.unlink(missing_ok=True)
+        flow.journal.remove()
+
+    def _needed(self, image: ImageFile, masks: Sequence[Path], flow: Flow) -> int:
+        """Bytes that the journal and the files are expected to take; the journal is there in part."""
+        left = 1 - len(flow.journal.done) / flow.count
+        plain = masks[0].suffix in (".nii", ".npy")
+        pixels = _pixels(image)
+        labels = pixels * len(masks) * (1 if plain else 1 / _PACKED)
+        return int(
+            labels + left * pixels / _PACKED + (1 + left) * pixels * self.room.item - pixels * (1 + left)
+        )
+
+
+def mask_suffix(path: Path, options: StreamOptions) -> str:
+    """Suffix of the mask of an image: an OME-Zarr where that is asked for, or for one that goes region by region."""
+    of_zarr = options.asked and suffix_of(path).lower() in (".zarr", ".ome.zarr")
+    return ".zarr" if of_zarr or options.format == "zarr" else labels_suffix(path)
+
+
+def _made_whole(image: ImageFile, mask: Path) -> int:
+    """Bytes for labels that can only be made in memory."""
+    pixels = _pixels(image)
+    streamed = pixels <= SMALL or suffix_of(mask).lower() in (*STREAMED, ".zarr", ".ome.zarr")
+    return 0 if streamed else _WHOLE[False] * pixels
+
+
+def _pixels(image: ImageFile) -> int:
+    return image.pages * prod(image.size)

@@ -1,0 +1,119 @@
+"""A network that was never trained, images, and a process whose children predict and may be killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from skipway.data.fingerprint import Normalisation
+from skipway.data.labels import LabelMap
+from skipway.models import build
+from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.predictor import Predictor
+from skipway.predict.streaming import StreamOptions
+from skipway.tasks import make_task
+
+
+def predictor(task="classes", ndim=2, channels=1, seed=0, values=(0, 7, 300)):
+    """A run whose weights part the classes."""
+    torch.manual_seed(seed)
+    count = 2 if task == "objects" else len(values)
+    model = build("unet", in_channels=channels, classes=count, width=4, depth=2, ndim=ndim).eval()
+    with torch.inference_mode():  # no class wins everywhere
+        found = model(torch.rand((1, channels, *(32,) * ndim)))[-1]
+        bias = [value for name, value in model.heads.named_parameters() if name.endswith("bias")][-1]
+        bias -= found.mean((0, *range(2, 2 + ndim)))
+    names = ("background", "cell", "rim")
+    if task == "objects":
+        labels = LabelMap("objects", (0, 1), names[:2], ids=True)
+    else:
+        labels = LabelMap(task, values, names[: len(values)])
+    device = torch.device("cpu")
+    return Predictor(model, make_task(labels, (1.0,) * count, 3), Normalisation(), device, "toy")
+
+
+def images(folder, *sizes, pages=0, **written):
+    """Images of noise, i0.tif and so on."""
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        image = np.random.default_rng(number).integers(0, 255, (max(1, pages), *size)).astype(np.uint8)
+        plain = {"photometric": "minisblack", "metadata": {"axes": "ZYX" if pages else "YX"}, **written}
+        tifffile.imwrite(folder / f"i{number}.tif", image if pages else image[0], **plain)
+    return folder
+
+
+def predicted(run, source, output, events=None, **options):
+    """Region by region."""
+    stream = options.pop("stream", StreamOptions(always=True))
+    heard = [] if events is None else events
+    return predict_files(run, source, output, FileOptions(stream=stream, **options), heard.append)
+
+
+def plain(run, source, output, **options):
+    """As images that fit into memory are."""
+    return predict_files(run, source, output, FileOptions(**options), lambda _: None)
+
+
+class Nursery:
+    """A process that has imported everything, and forks a child for each prediction; a context manager."""
+
+    def __enter__(self):
+        command = [sys.executable, str(Path(__file__))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+    def live(self, source, output, kill=None):
+        """Whether a child came to its end before it was killed, and how many seconds it lived."""
+        order = {"source": str(source), "output": str(output), "kill": kill}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+def _child(order):
+    from skipway.images import paged
+    from skipway.predict import flow
+
+    torch.set_num_threads(1)
+    flow._CHUNK, paged.SMALL = 16, 0
+    predicted(predictor("objects"), Path(order["source"]), Path(order["output"]), tile=16)
+
+
+def _nursery():
+    for line in sys.stdin:
+        order = json.loads(line)
+        began = time.monotonic()
+        child = os.fork()
+        if not child:
+            try:
+                _child(order)
+            except BaseException as error:
+                print(error, file=sys.stderr)
+                os._exit(1)
+            os._exit(0)
+        ended, status = 0, None
+        while not ended:
+            time.sleep(0.002)
+            if order["kill"] is not None and time.monotonic() - began > order["kill"]:
+                os.kill(child, signal.SIGKILL)
+                order["kill"] = None
+            ended, status = os.waitpid(child, os.WNOHANG)
+        print(
+            json.dumps({"code": os.waitstatus_to_exitcode(status), "lived": time.monotonic() - began}),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    _nursery()
