@@ -16,7 +16,8 @@ from skipway.data.layouts import Reading
 from skipway.errors import Problem, UsageError
 from skipway.folds import train_folds
 from skipway.memory import amount
-from skipway.predict.files import FileOptions, Summary, predict_files
+from skipway.predict.files import Summary, predict_files
+from skipway.predict.options import FileOptions
 from skipway.predict.predictor import Predictor
 from skipway.report.folds import in_words
 from skipway.request import Request

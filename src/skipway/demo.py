@@ -19,7 +19,7 @@ from skipway.errors import Problem, UsageError
 from skipway.evaluation import Evaluation, evaluate
 from skipway.images import open_image, open_mask, write_labels
 from skipway.metrics.baseline import otsu_mask
-from skipway.predict.files import FileOptions
+from skipway.predict.options import FileOptions
 from skipway.report import pictures as draw
 from skipway.request import Request
 from skipway.runs import read_json

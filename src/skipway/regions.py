@@ -2,14 +2,15 @@
 
 A region is a block of the output, aligned with the blocks it is stored in. Its labels depend on the input and on the
 list alone, so that any order, any process and any machine give the same bits. A list is four plain numbers an axis: it
-can be written down, split by `share`, and sent anywhere.
+can be written down, split into parts, and sent anywhere.
 
-A region that is larger than one pass of the network is made of several passes, cut evenly; see `passes`.
+A region that is larger than one pass of the network is made of several passes, cut evenly; see `passes`. Or regions
+are whole rows, and a stretch of them is made in one flow of strips; see `strip_list`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from math import prod
 from typing import Any
 
@@ -17,6 +18,9 @@ from skipway.shapes import Geometry
 from skipway.tiles import Tile, tile_around
 
 Window = tuple[slice, ...]
+
+REACH = 64
+"""How many times longer than the halo a stretch of strips is: what is computed twice is a 32nd part."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Regions:
     Attributes:
         size: Of the output, one number an axis.
         block: Of a region; those at the end of an axis are what is left.
-        step: Largest side of one pass of the network inside a region.
+        step: Largest side of one pass of the network inside a region, or of a strip.
+        stretch: Regions that are made in one flow of strips, which begins anew with the next; 0 where passes make them.
 
     >>> regions = Regions((5, 4), (3, 4), (3, 4))
     >>> [regions.window(number) for number in regions]
@@ -36,6 +41,7 @@ class Regions:
     size: tuple[int, ...]
     block: tuple[int, ...]
     step: tuple[int, ...]
+    stretch: int = 0
 
     def __post_init__(self) -> None:
         sides = (self.size, self.block, self.step)
@@ -94,7 +100,9 @@ class Regions:
         return [tile_around(self.size, window, geometry) for window in pieces]
 
     def cuts(self, geometry: Geometry) -> tuple[tuple[int, ...], ...]:
-        """First pixels of all passes but the first, along each axis."""
+        """First pixels of all passes or strips but the first, along each axis."""
+        if self.stretch:
+            return (tuple(range(self.step[0], self.size[0], self.step[0])), *((),) * (len(self.size) - 1))
         found = []
         for side, block, step, stride in zip(self.size, self.block, self.step, geometry.stride, strict=True):
             blocks = (slice(at, min(at + block, side)) for at in range(0, side, block))
@@ -105,7 +113,7 @@ class Regions:
     def computed(self, geometry: Geometry) -> float:
         """Pixels that the network computes over pixels of the image."""
         redundant = 1.0
-        for axis, cuts in enumerate(self.cuts(geometry)):
+        for axis, cuts in enumerate(self._begun(geometry)):
             bounds = (0, *cuts, self.size[axis])
             middle = [slice(0, 1)] * len(self.size)
             pixels = 0
@@ -115,9 +123,29 @@ class Regions:
             redundant *= pixels / self.size[axis]
         return redundant
 
+    def _begun(self, geometry: Geometry) -> tuple[tuple[int, ...], ...]:
+        """Pixels but the first from which on all that is needed around is computed anew."""
+        if not self.stretch:
+            return self.cuts(geometry)
+        rows = self.stretch * self.block[0]
+        return (tuple(range(rows, self.size[0], rows)), *((),) * (len(self.size) - 1))
+
+    def flows(self, numbers: Sequence[int]) -> list[tuple[slice, list[int]]]:
+        """Regions by the stretch that they are made in, and the rows of that.
+
+        >>> Regions((9, 5), (2, 5), (1, 5), stretch=2).flows([1, 2, 4])
+        [(slice(0, 4, None), [1]), (slice(4, 8, None), [2]), (slice(8, 9, None), [4])]
+        """
+        rows = self.stretch * self.block[0]
+        return [
+            (slice(place * rows, min((place + 1) * rows, self.size[0])), list(some))
+            for place, some in groupby(numbers, lambda number: number // self.stretch)
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists of numbers."""
-        return {"size": [*self.size], "block": [*self.block], "step": [*self.step]}
+        sides = {"size": [*self.size], "block": [*self.block], "step": [*self.step]}
+        return {**sides, "stretch": self.stretch}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Regions":
@@ -127,7 +155,7 @@ class Regions:
             KeyError, TypeError, ValueError: it is damaged.
         """
         size, block, step = (tuple(int(n) for n in value[key]) for key in ("size", "block", "step"))
-        return cls(size, block, step)
+        return cls(size, block, step, int(value["stretch"]))
 
 
 def region_list(size: Sequence[int], step: Sequence[int], chunk: Sequence[int]) -> Regions:
@@ -146,20 +174,24 @@ def region_list(size: Sequence[int], step: Sequence[int], chunk: Sequence[int]) 
     return Regions(tuple(size), block, tuple(min(s, b) for s, b in zip(step, block, strict=True)))
 
 
-def share(count: int, part: int, parts: int) -> range:
-    """The regions that one of several workers makes: consecutive ones, as many as the others or one more.
+def strip_list(size: Sequence[int], rows: int, chunk: int, halo: int) -> Regions:
+    """The regions of an output that is made in strips: whole rows, about as many as are stored at once.
 
-    >>> [share(10, part, 3) for part in (1, 2, 3)]
-    [range(0, 3), range(3, 6), range(6, 10)]
+    A stretch of them begins with what the network looks at before it, so that it does not depend on the one before:
+    any of them can be made again, anywhere, to the same bits.
 
     Args:
-        count: Of all regions.
-        part: Of this worker, from 1.
-        parts: Workers.
+        size: Of the output.
+        rows: Of a strip.
+        chunk: Rows of what is stored at once.
+        halo: Of the network along the first axis.
+
+    >>> strip_list((9000, 300), 32, 512, 96)
+    Regions(size=(9000, 300), block=(512, 300), step=(32, 300), stretch=12)
     """
-    if not 1 <= part <= parts:
-        raise ValueError(f"part {part} of {parts}")
-    return range(count * (part - 1) // parts, count * part // parts)
+    block = max(rows, chunk // rows * rows)
+    rest = tuple(size[1:])
+    return Regions(tuple(size), (block, *rest), (rows, *rest), max(1, -(-REACH * halo // block)))
 
 
 def _pieces(part: slice, step: int, stride: int) -> list[slice]:

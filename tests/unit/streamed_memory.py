@@ -10,7 +10,7 @@ from streams import predicted, predictor
 
 from skipway import memory
 from skipway.images import tiff
-from skipway.predict.streaming import StreamOptions
+from skipway.predict.options import StreamOptions
 
 WIDTH, TILE = 512, 256
 
@@ -30,12 +30,13 @@ def write(path, height, kind):
     )  # fmt: skip
 
 
-def main(source, output, ram):
+def main(source, output, ram, engine):
     torch.set_num_threads(1)
     tiff.CACHE_BYTES = 1 << 20  # less than the smallest image
     events = []
     stream = StreamOptions(ram=int(ram))
-    predicted(predictor(), Path(source), Path(output), events, stream=stream, tile=512)  # 8 regions at least
+    tile = 512 if engine == "tiles" else None  # 8 regions at least
+    predicted(predictor(), Path(source), Path(output), events, stream=stream, tile=tile, engine=engine)
     (said,) = (event["text"] for event in events if event.get("name") == "stream")
     print(memory.peak(torch.device("cpu")), said)
 

@@ -15,9 +15,9 @@ import torch
 from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.models import build
-from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.files import predict_files
+from skipway.predict.options import FileOptions, StreamOptions
 from skipway.predict.predictor import Predictor
-from skipway.predict.streaming import StreamOptions
 from skipway.tasks import make_task
 
 
@@ -74,20 +74,21 @@ class Nursery:
         self.process.wait(60)
         self.process.stdout.close()
 
-    def live(self, source, output, kill=None):
+    def live(self, source, output, kill=None, engine=None):
         """Whether a child came to its end before it was killed, and how many seconds it lived."""
-        order = {"source": str(source), "output": str(output), "kill": kill}
+        order = {"source": str(source), "output": str(output), "kill": kill, "engine": engine}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
 
 def _child(order):
     from skipway.images import paged
-    from skipway.predict import flow
+    from skipway.predict import room
 
     torch.set_num_threads(1)
-    flow._CHUNK, paged.SMALL = 16, 0
-    predicted(predictor("objects"), Path(order["source"]), Path(order["output"]), tile=16)
+    room.STORED[2], paged.SMALL = 16, 0
+    options = {"tile": 16, "engine": order["engine"]}
+    predicted(predictor("objects"), Path(order["source"]), Path(order["output"]), **options)
 
 
 def _nursery():

@@ -103,7 +103,7 @@ def checked(case, root):
 
 def predicted(case, root, run):
     from skipway.images import open_image, open_mask
-    from skipway.predict.files import FileOptions
+    from skipway.predict.options import FileOptions
 
     options = dict(case.options)
     out = root / options.pop("output", "../" + root.name + "-out")

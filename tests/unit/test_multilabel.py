@@ -31,8 +31,9 @@ from skipway.losses import LOSSES, each_class
 from skipway.metrics.baseline import by_rule, simplest_rule
 from skipway.models import build
 from skipway.plan import make_plan
-from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.files import predict_files
 from skipway.predict.logits import class_sets, combine, decided, log_odds, probabilities
+from skipway.predict.options import FileOptions
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import predict_array
 from skipway.report.pictures import label_colour, overlay_sets

@@ -16,7 +16,7 @@ from skipway.data.splits import Split
 from skipway.doctor.examination import check
 from skipway.doctor.sheet import write_sheet
 from skipway.evaluation import evaluate
-from skipway.predict.files import FileOptions
+from skipway.predict.options import FileOptions
 from skipway.runs import read_json, read_tensors, write_json, write_tensors
 
 ODD = os.fsdecode(b"caf\xe9 \xff")

@@ -13,29 +13,23 @@ from test_streaming import images, predicted, predictor
 
 from skipway import api
 from skipway.errors import UsageError
-from skipway.images import paged
-from skipway.predict import flow as flows
+from skipway.parts import Part
+from skipway.predict import room
 from skipway.predict.journal import Journal, about_of, settled
-from skipway.predict.parts import Part, journals_of_parts
-from skipway.predict.streaming import StreamOptions
-
-
-@pytest.fixture
-def small_regions(monkeypatch):
-    monkeypatch.setattr(flows, "_CHUNK", 16)
-    monkeypatch.setattr(paged, "SMALL", 0)
+from skipway.predict.options import StreamOptions
+from skipway.predict.parts import journals_of_parts
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4", ""])
 def test_what_is_no_part_is_refused(text):
-    with pytest.raises(UsageError, match="1/16 to 16/16"):
-        Part.parse(text)
+    with pytest.raises(UsageError, match="--part: found .* K from 1 to N"):
+        Part.parse(text, "--part")
 
 
 @pytest.mark.parametrize("count", [1, 7, 64])
 @pytest.mark.parametrize("of", [1, 3, 16])
 def test_parts_make_every_region_once(count, of):
-    made = [n for number in range(1, of + 1) for n in Part(number, of).regions(count)]
+    made = [n for number in range(1, of + 1) for n in Part(number, of).share(count)]
     assert made == list(range(count))
 
 
@@ -126,7 +120,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_cluster_whose_worker_is_killed_gives_the_bits_of_one_process(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(flows, "_CHUNK", 16)
+    monkeypatch.setitem(room.STORED, 2, 16)
     run, source = api.load(trained / "run"), trained / "new"
     predicted(run, source, tmp_path / "one", tile=16)
     killed, count = [], [0]

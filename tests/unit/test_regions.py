@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skipway import models
+from skipway.parts import Part
 from skipway.predict import predict_array
 from skipway.predict.logits import decided
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.stream import evaluating, predict_tiles
-from skipway.regions import Regions, region_list, share
+from skipway.regions import Regions, region_list
 
 sides = st.integers(1, 90)
 
@@ -82,7 +83,7 @@ def test_a_list_is_plain_numbers_and_comes_back():
 
 @given(st.integers(0, 200), st.integers(1, 20))
 def test_shares_of_workers_are_all_regions_once_and_even(count, parts):
-    shares = [share(count, part, parts) for part in range(1, parts + 1)]
+    shares = [Part(part, parts).share(count) for part in range(1, parts + 1)]
     assert [number for one in shares for number in one] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -24,7 +24,7 @@ from skipway.data.looks import looks, shares, size_of, windows
 from skipway.errors import CheckpointError
 from skipway.metrics.objects import match, overlap_table
 from skipway.predict.familiar import STRANGE, Familiar
-from skipway.predict.files import FileOptions
+from skipway.predict.options import FileOptions
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.review import Review, Row, write_review
 from skipway.runs import Run

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from skipway.data.check import inspect
-from skipway.data.draws import Fold, is_series
+from skipway.data.draws import is_series
 from skipway.data.fingerprint import fingerprint
 from skipway.data.layouts import Stated, find_pairs
 from skipway.data.splits import Split, split
 from skipway.errors import UsageError
+from skipway.parts import Part
 
 PATIENTS = [f"patient{p}_slice{s:02}" for p in range(1, 7) for s in range(4)]
 TILES = [f"slide{s}_tile_{x}_0" for s in "ABCD" for x in (0, 512, 1024)]
@@ -185,7 +186,7 @@ def test_folds_that_cannot_be(drawn):
     for text in ("0/5", "6/5", "1/1", "2", "x", "1/0", "2/4"):
         with pytest.raises(UsageError, match="--fold"):
             split(data, fold=text)
-    assert Fold.parse(" 3 / 7 ") == Fold(3, 7)
+    assert Part.parse(" 3 / 7 ", "--fold") == Part(3, 7)
 
 
 @pytest.mark.parametrize("seed", range(5))

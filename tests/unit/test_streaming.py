@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,18 @@ import torch
 import toys
 from streams import Nursery, images, plain, predicted, predictor
 
-from skipway import api
+from skipway import api, regions
 from skipway.errors import DataError, EnvironmentFault, Problem, UsageError
-from skipway.images import open_mask, paged
+from skipway.images import open_mask
 from skipway.memory import amount
+from skipway.models import build
+from skipway.parts import Part
 from skipway.predict import flow as flows
 from skipway.predict import journal as journals
 from skipway.predict import making, streaming
-from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.files import predict_files
+from skipway.predict.options import FileOptions, StreamOptions
 from skipway.predict.pixels import PagePixels
-from skipway.predict.streaming import StreamOptions
 
 
 def labels(path):
@@ -31,23 +34,31 @@ def labels(path):
         return np.stack([mask.read(page)[0] for page in range(mask.pages)])
 
 
+ENGINES = pytest.mark.parametrize("engine", ["tiles", "strips"])
+
+
 @pytest.fixture
-def small_regions(monkeypatch):
-    """Several regions in toy images, and files written from windows."""
-    monkeypatch.setattr(flows, "_CHUNK", 16)
-    monkeypatch.setattr(paged, "SMALL", 0)
+def short_stretches(monkeypatch):
+    """Several flows of strips in toy images."""
+    monkeypatch.setattr(regions, "REACH", 1)
 
 
+@ENGINES
 @pytest.mark.parametrize("task", ["classes", "objects", "multilabel"])
 @pytest.mark.parametrize(("ndim", "pages"), [(2, 0), (2, 3), (3, 9)])
-def test_masks_equal_those_of_the_plain_way(tmp_path, small_regions, task, ndim, pages):
+def test_masks_equal_those_of_the_plain_way(
+    tmp_path, small_regions, short_stretches, task, ndim, pages, engine
+):
     run = predictor(task, ndim, values=(1, 2, 4) if task == "multilabel" else (0, 7, 300))
     source = images(tmp_path / "in", (70, 53), (33, 90), pages=pages)
     one = plain(run, source, tmp_path / "plain")
     events = []
-    two = predicted(run, source, tmp_path / "stream", events, tile=20 if ndim == 2 else 16)
+    step = {"tiles": 20 if ndim == 2 else 16, "strips": 8 if ndim == 2 else 2}[engine]
+    two = predicted(run, source, tmp_path / "stream", events, tile=step, engine=engine)
     assert (len(one.written), len(two.written)) == (2, 2)
-    assert len([event for event in events if event["event"] == "region"]) > 8
+    assert len([event for event in events if event["event"] == "region"]) >= 8
+    (said, *_) = [event["text"] for event in events if event.get("name") == "stream"]
+    assert ("strips of" in said) == (engine == "strips")
     files = sorted(p.relative_to(tmp_path / "plain") for p in (tmp_path / "plain").rglob("*.tif"))
     assert len(files) == (6 if task == "multilabel" else 2)
     kinds = 0
@@ -63,11 +74,11 @@ def test_masks_equal_those_of_the_plain_way(tmp_path, small_regions, task, ndim,
     assert (tmp_path / "stream/labels.json").read_bytes() == (tmp_path / "plain/labels.json").read_bytes()
 
 
-@pytest.mark.parametrize("tile", [16, 48])
-def test_the_review_is_that_of_the_plain_way(tmp_path, small_regions, tile):
+@pytest.mark.parametrize(("tile", "engine"), [(16, None), (48, None), (4, "strips")])
+def test_the_review_is_that_of_the_plain_way(tmp_path, small_regions, short_stretches, tile, engine):
     run, source = predictor(), images(tmp_path / "in", (70, 53), (33, 90), pages=2)
     plain(run, source, tmp_path / "plain")
-    predicted(run, source, tmp_path / "stream", tile=tile)
+    predicted(run, source, tmp_path / "stream", tile=tile, engine=engine)
     texts = ((tmp_path / name / "review.csv").read_text() for name in ("plain", "stream"))
     one, two = (list(csv.DictReader(text.splitlines())) for text in texts)
     assert len(one) == len(two) == 4
@@ -391,48 +402,86 @@ def test_an_image_that_would_not_fit_goes_region_by_region_unasked(tmp_path, sma
 
 
 @pytest.mark.slow
-def test_peak_memory_does_not_grow_with_the_height_and_keeps_the_budget(tmp_path):
+@ENGINES
+def test_peak_memory_does_not_grow_with_the_height_and_keeps_the_budget(tmp_path, engine):
     budget, peaks = 1 << 30, []
     script = Path(__file__).with_name("streamed_memory.py")
     for height in (4096, 4 * 4096, 16 * 4096):
         source = tmp_path / f"in{height}"
         source.mkdir()
         streamed_memory.write(source / "a.tif", height, "tiled")
-        words = [sys.executable, str(script), str(source), str(tmp_path / f"out{height}"), str(budget)]
+        words = [
+            sys.executable,
+            str(script),
+            str(source),
+            str(tmp_path / f"out{height}"),
+            str(budget),
+            engine,
+        ]
         said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         peaks.append(int(said.split()[0]))
     assert max(peaks) <= budget
     assert max(peaks) <= 1.05 * min(peaks)
 
 
-def killed_often(folder, times, seed):
+def by_name(folder):
+    return {Path(path).name: text for path, text in toys.contents(folder).items()}
+
+
+def killed_often(folder, times, seed, engine=None):
     """Predictions that are killed at random moments, again and again, until each is finished."""
     source, rng = images(folder / "in", (120, 130), (90, 70)), np.random.default_rng(seed)
     kills = rounds = 0
     with Nursery() as nursery:
-        first = nursery.live(source, folder / "whole")
+        first = nursery.live(source, folder / "whole", engine=engine)
         assert first["code"] == 0
-        wanted = toys.contents(folder / "whole")
+        wanted = by_name(folder / "whole")
         while kills < times:
             output, rounds = folder / f"out{rounds}", rounds + 1
             while True:
                 late = float(rng.uniform(0, first["lived"])) if kills < times else None
-                life = nursery.live(source, output, late)
+                life = nursery.live(source, output, late, engine)
                 if life["code"] == 0:
                     break
                 assert life["code"] == -9
                 kills += 1
-            found = toys.contents(output)
-            assert [*found.values()] == [*wanted.values()]
-            assert len(found) == 4
+            assert by_name(output) == wanted
+            assert len(wanted) == 4
             assert not toys.strays(output)
     return kills, rounds
 
 
-def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path):
-    assert killed_often(tmp_path, 20, 0)[0] == 20
+@ENGINES
+def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path, engine):
+    assert killed_often(tmp_path, 20, 0, engine)[0] == 20
 
 
 @pytest.mark.faults
-def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path):
-    assert killed_often(tmp_path, 100, 1)[0] == 100
+@ENGINES
+def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path, engine):
+    assert killed_often(tmp_path, 100, 1, engine)[0] == 100
+
+
+def test_a_region_of_strips_has_the_same_bits_whatever_was_there(tmp_path, small_regions, short_stretches):
+    """In single precision: a stretch flows from its first row, whoever wants which regions of it."""
+    run, source = predictor(), images(tmp_path / "in", (150, 90))
+    stream = StreamOptions(always=True, quantity="logits")
+    predicted(run, source, tmp_path / "one", tile=4, engine="strips", stream=stream)
+    for number in (3, 1, 2):
+        part = StreamOptions(quantity="logits", part=Part(number, 3))
+        predicted(run, source, tmp_path / "many", tile=4, engine="strips", stream=part)
+    predicted(run, source, tmp_path / "many", tile=4, engine="strips", stream=stream)
+    for name in ("i0.tif", "i0_logits.tif", "review.csv"):
+        assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_strips_by_region_say_what_they_cannot(tmp_path, small_regions):
+    run, source = predictor(), images(tmp_path / "in", (150, 90))
+    with pytest.raises(UsageError, match="both --engine strips and --cluster"):
+        predicted(run, source, tmp_path / "o", engine="strips", stream=StreamOptions(cluster="2"))
+    small = StreamOptions(ram=64 << 20)
+    with pytest.raises(UsageError, match="too little for strips of 2×90"):
+        predicted(run, source, tmp_path / "o", engine="strips", stream=small)
+    far = replace(run, model=build("trans_unet_small", in_channels=1, classes=3, width=16).eval())
+    with pytest.raises(UsageError, match="this network cannot predict in strips"):
+        predicted(far, source, tmp_path / "o", engine="strips")

@@ -60,9 +60,9 @@ def whole_pass(model, pixels):
     return [one[:, :, *mid][0, :, *tile.crop] for one, mid in zip(found, middle, strict=True)]
 
 
-def streamed(model, pixels, rows, axis, outputs="mean"):
-    """The same strip by strip."""
-    plan = plan_strips(model, pixels.shape[1:], outputs=outputs, rows=rows, axis=axis)
+def streamed(model, pixels, rows, axis, outputs="mean", stretch=None):
+    """The same strip by strip, of all rows or of a stretch of them."""
+    plan = plan_strips(model, pixels.shape[1:], outputs=outputs, rows=rows, axis=axis, stretch=stretch)
     pieces = []
     with torch.inference_mode():
         for write, crop, found in plan.run(ArrayPixels(pixels), lambda part: torch.from_numpy(part)[None]):
@@ -73,8 +73,9 @@ def streamed(model, pixels, rows, axis, outputs="mean"):
             ]
             pieces.append((write, [f[:, :, *c][0, :, *crop] for f, c in zip(found, cut, strict=True)]))
     starts = [write[axis] for write, _ in pieces]
-    assert [s.start for s in starts] == [0, *[s.stop for s in starts[:-1]]]
-    assert starts[-1].stop == pixels.shape[1 + axis]
+    first, last = (0, pixels.shape[1 + axis]) if stretch is None else (stretch.start, stretch.stop)
+    assert [s.start for s in starts] == [first, *[s.stop for s in starts[:-1]]]
+    assert starts[-1].stop == last
     return [torch.cat(parts, 1 + axis) for parts in zip(*(parts for _, parts in pieces), strict=True)]
 
 
@@ -99,6 +100,18 @@ def test_strips_are_the_whole_pass(name, ndim, config):
         assert error(found, wanted) <= 1e-12, (axis, length, rows)
         assert all(torch.equal(a.argmax(0), b.argmax(0)) for a, b in zip(found, wanted, strict=True))
         assert error([found[-1]], streamed(model, pixels, rows, axis, "last")) == 0
+
+
+@pytest.mark.parametrize(("name", "ndim", "config"), LOCAL, ids=lambda value: str(value))
+def test_a_stretch_of_rows_is_that_of_the_whole_pass(name, ndim, config):
+    model = alive(name, ndim, **config)
+    halo = model.geometry.halo[0]
+    length = 2 * halo + 40
+    pixels = picture(ndim, length, 0)
+    wanted = whole_pass(model, pixels)
+    for start, stop in ((halo + 3, halo + 25), (0, 9), (halo + 20, length)):
+        found = streamed(model, pixels, 4, 0, stretch=slice(start, stop))
+        assert error(found, [one[:, start:stop] for one in wanted]) <= 1e-11, (start, stop)
 
 
 @pytest.mark.parametrize(("name", "config"), [("unet", {}), ("unet_2015", {}), ("fcn", {"depth": 4})])

@@ -22,7 +22,7 @@ from skipway.evaluation import evaluate
 from skipway.images import FORMATS, IMAGE_SUFFIXES, is_unread_image, labels_suffix, open_image, output_name
 from skipway.images.formats import _UNREAD_SUFFIXES
 from skipway.images.writers import WRITERS
-from skipway.predict.files import FileOptions
+from skipway.predict.options import FileOptions
 from skipway.request import Request
 
 RNG = np.random.default_rng(8)

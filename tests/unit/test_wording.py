@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skipway.data.draws import Fold
 from skipway.data.layouts.matching import refuse_unmatched
 from skipway.data.layouts.pairs import Pairs
 from skipway.data.suspicions import _better
 from skipway.data.values import coding_problems, summarise
 from skipway.errors import DataError, UsageError
+from skipway.parts import Part
 from skipway.report import pictures
 from skipway.report.page import Case, _in_words
 
@@ -41,7 +41,7 @@ def test_one_folder_is_said_once():
 @pytest.mark.parametrize("text", ["6/5", "0/5", "x"])
 def test_a_fold_says_how_it_is_written(text):
     with pytest.raises(UsageError, match="expected K/N with K from 1 to N, such as 2/5"):
-        Fold.parse(text)
+        Part.parse(text, "--fold", least=2)
 
 
 def test_of_classes_that_overlap_only_what_is_right_is_told():

@@ -128,3 +128,14 @@ def _duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def events(as_json: bool) -> JsonLines | Console:
+    """Who is told what happens."""
+    return JsonLines() if as_json else Console()
+
+
+def print_json(value: Any) -> None:
+    """One object, for a program."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    print()

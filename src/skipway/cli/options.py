@@ -5,6 +5,32 @@ from typing import Annotated
 
 import typer
 
+
+def _show_all(context: typer.Context, value: bool) -> None:
+    """`--help-all`: the help with the options that `--help` leaves out."""
+    if value:
+        for parameter in context.command.params:
+            if hasattr(parameter, "hidden"):
+                parameter.hidden = False
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", callback=_show_all, is_eager=True, help="Show every option and exit.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
+KeepHeap = Annotated[
+    bool,
+    typer.Option(
+        "--keep-heap",
+        hidden=True,
+        help="Keep freed memory in the process: less time, up to its peak for good.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.  [default: CUDA if there is one]")
+]
 Images = Annotated[
     Path,
     typer.Argument(help="Folder of images or of a whole data set, a stack, or a table of pairs."),

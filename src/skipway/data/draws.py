@@ -4,7 +4,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from skipway.data.sides import Chosen
 from skipway.data.strata import EVEN, Unit, divide, lot
 from skipway.errors import DataError, Problem, UsageError
 from skipway.images import shown
+from skipway.parts import Part
 
 ONE_STACK = (
     "one stack only: parts of it validate, and pages of one stack are alike, so the score will be too good"
@@ -30,42 +30,8 @@ GAP = 0.05
 ONE_IMAGE = "one image only: it trains and validates, so the validation score means nothing"
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One of several equal parts.
-
-    Attributes:
-        number: From 1.
-        of: How many.
-    """
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Fold":
-        """A fold as it is typed.
-
-        Raises:
-            UsageError: it is none.
-
-        >>> Fold.parse("2/5")
-        Fold(number=2, of=5)
-        """
-        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
-        fold = cls(int(found[1]), int(found[2])) if found else None
-        if fold is None or not 1 <= fold.number <= fold.of or fold.of < 2:
-            raise UsageError(
-                Problem(f"found {text!r}", "--fold", "K/N with K from 1 to N, such as 2/5", "--fold 2/5")
-            )
-        return fold
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-
 def choose(
-    checked: Checked, groups: Groups | None, *, fraction: float, fold: Fold | None, seed: int
+    checked: Checked, groups: Groups | None, *, fraction: float, fold: Part | None, seed: int
 ) -> Chosen:
     """The sides of data of which nobody said anything.
 
@@ -105,12 +71,12 @@ def choose(
     return Chosen(train, val, _said(groups, names, val, fold, seed), fold=str(fold) if fold else None)
 
 
-def _held(fold: Fold | None) -> int:
+def _held(fold: Part | None) -> int:
     return fold.number - 1 if fold else 1
 
 
 def _said(
-    groups: Groups | None, names: Sequence[str], val: Sequence[str], fold: Fold | None, seed: int
+    groups: Groups | None, names: Sequence[str], val: Sequence[str], fold: Part | None, seed: int
 ) -> str:
     by_lot = f"drawn by lot with every class on both sides where that can be (seed {seed})"
     which = f"fold {fold}: " if fold else ""
@@ -120,7 +86,7 @@ def _said(
     return f"{which}{held} of {len(groups.members)} whole groups ({groups.rule}), {by_lot}"
 
 
-def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Fold | None) -> Chosen:
+def _end(checked: Checked, names: Sequence[str], fraction: float, fold: Part | None) -> Chosen:
     """The last part of a series, or one of several blocks that follow each other."""
     n = len(names)
     pages = {pair.image.path for pair in checked.pairs.pairs if pair.image.page is not None}

@@ -12,7 +12,7 @@ from typing import Any
 
 from skipway.data.agreement import either
 from skipway.data.check import Checked, FileRecord, inspect
-from skipway.data.draws import Fold, as_stored, choose
+from skipway.data.draws import as_stored, choose
 from skipway.data.groups import NONE, Groups, find_groups, from_table
 from skipway.data.labels import LabelMap
 from skipway.data.layouts import Pair, Reading, find_pairs, natural
@@ -21,6 +21,7 @@ from skipway.data.sides import Chosen, by_file, by_sides, read_json
 from skipway.data.sources import Source
 from skipway.errors import NAMED, DataError, Problem, UsageError
 from skipway.images import shown
+from skipway.parts import Part
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,11 @@ def split(
             by_sides(pairs, stated, "as the data set states", None)
             if fold is None and {*stated.values()} >= {"train", "val"}
             else choose(
-                checked, found, fraction=fraction, fold=None if fold is None else Fold.parse(fold), seed=seed
+                checked,
+                found,
+                fraction=fraction,
+                fold=None if fold is None else Part.parse(fold, "--fold", least=2),
+                seed=seed,
             )
         )
     elif Path(val).suffix.lower() == ".json" and _is_stored(value := read_json(Path(val))) and fold is None:

@@ -186,8 +186,8 @@ def stream(
                 ),
             )
             given = front
-            for slot, offset in zip(tape.outputs, offsets, strict=True):
-                maps[slot].drop(given + offset)
+        for slot, offset in zip(tape.outputs, offsets, strict=True):
+            maps[slot].drop(front + offset)
 
 
 def most_bytes(tape: Tape, rows: int, ahead: Sequence[int] | None = None) -> int:

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skipway.data.sources import Source
-from skipway.errors import EnvironmentFault, Problem, UsageError
+from skipway.errors import EnvironmentFault, Problem, SkipwayError, UsageError
 from skipway.images import ImageFile
 from skipway.predict.certificate import Certificate
 from skipway.predict.flow import Clock, Event, Flow, rank
@@ -163,13 +162,17 @@ def _gathered(client: "Client", recipe: str, tasks: Iterator[tuple[Any, ...]]) -
         try:
             record = future.result()
         except KilledWorker as error:
-            raise EnvironmentFault(
-                Problem(
-                    "the workers that were given a region died, one after the other",
-                    "--cluster",
-                    fix="give them more memory, or a smaller --tile; the same command goes on",
-                )
-            ) from error
+            found = "the workers that were given a region died, one after the other"
+            fix = "give them more memory, or a smaller --tile; the same command goes on"
+            raise EnvironmentFault(Problem(found, "--cluster", fix=fix)) from error
+        except SkipwayError:
+            raise
+        except Exception as error:  # whatever is wrong over there
+            found = (
+                f"a worker failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
+            fix = "the same skipway, run folder and images on every worker; the same command goes on"
+            raise EnvironmentFault(Problem(found, "--cluster", fix=fix)) from error
         future.release()
         for new in submitted(1):
             running.add(new)
@@ -212,7 +215,7 @@ def require_workers(cluster: str) -> str:
         raise UsageError(
             Problem(f"found {cluster}", "--cluster", f"1 to {4 * (os.cpu_count() or 1)} processes")
         )
-    if not cluster.isdecimal() and "://" not in cluster and not Path(cluster).exists():
+    if not cluster.isdecimal() and "://" not in cluster:
         raise UsageError(
             Problem(f"found {cluster!r}", "--cluster", "tcp://host:8786, or a number of processes")
         )

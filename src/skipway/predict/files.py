@@ -31,81 +31,25 @@ from skipway.images import (
     stem_of,
     write_labels,
 )
+from skipway.parts import Part
 from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.flow import rank
 from skipway.predict.known import noted
-from skipway.predict.logits import Outputs
-from skipway.predict.making import Quantity
+from skipway.predict.options import FileOptions
 from skipway.predict.pixels import by_page
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Reviews, Row, said, write_review
 from skipway.predict.samples import sampled_files
-from skipway.predict.stream import Engine
-from skipway.predict.streaming import Made, OnReviews, Streaming, StreamOptions, mask_suffix
+from skipway.predict.streaming import Made, OnReviews, Streaming, mask_suffix
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
 
 LABELS = "labels.json"
 """Written beside the masks: what their values mean, for `evaluate`."""
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """How to predict files.
-
-    Attributes:
-        probabilities: Write `<stem>_probabilities.tif`, float32 (K, H, W) or (P, K, H, W), beside each mask;
-            the pages of a stack come first, predicted one by one or as a volume.
-        objects: Write object ids even where the run learned classes.
-        tile: Side of a tile in pixels.
-        overwrite: Replace files that exist.
-        outputs: Which supervised outputs: "last" or "mean".
-        level: Another output than the last, by its column.
-        layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
-        tta: Test-time augmentation, one of `predict.views.KINDS`.
-        unseen: Whether it may show the network what training never did.
-        review: Whether to write `review.csv`, what a person should look at first.
-        whole_norms: Whether norms over the map take the statistics of the whole image.
-        stream: How files are predicted region by region; those that do not fit into memory always are.
-        backend: What computes the network, see `Predictor.running`; "auto" is measured on tiles of the images.
-        precision: In what arithmetic: "fp32", "bf16" or "int8".
-        engine: "tiles" or "strips", see `stream.Options`.
-    """
-
-    probabilities: bool = False
-    objects: bool = False
-    tile: int | None = None
-    overwrite: bool = False
-    outputs: Outputs = "last"
-    level: int | None = None
-    layout: str | None = None
-    tta: str | None = None
-    unseen: bool = False
-    review: bool = True
-    whole_norms: bool = False
-    stream: StreamOptions = field(default_factory=StreamOptions)
-    backend: str = "torch"
-    precision: str = "fp32"
-    engine: Engine | None = None
-
-    def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 1:
-            raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
-        if self.level is not None and self.outputs == "mean":
-            raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
-        if self.whole_norms and self.stream.cluster:
-            raise UsageError(
-                Problem("both --whole-norms and --cluster are given", "predict", "--part, or one process")
-            )
-
-    @property
-    def quantity(self) -> Quantity:
-        """What is written of the classes beside the masks."""
-        return self.stream.quantity or ("float32" if self.probabilities else "")
 
 
 @dataclass(frozen=True)
@@ -117,12 +61,14 @@ class Summary:
         failed: What was wrong with each image that has none.
         certificate: That of the image with the largest difference; None when nothing was predicted.
         trained: How many of the images that were predicted trained the network.
+        part: Which part of the regions was made, where no more was asked for and nothing is written.
     """
 
     written: tuple[Path, ...]
     failed: tuple[SkipwayError, ...]
     certificate: Certificate | None
     trained: int = 0
+    part: Part | None = None
 
     @property
     def error(self) -> SkipwayError:
@@ -135,6 +81,8 @@ class Summary:
         """How many, how many of them are not new, and the certificate."""
         total = len(self.written) + len(self.failed)
         lines = [f"{len(self.written)} of {total} images predicted"]
+        if self.part is not None:
+            lines = [f"part {self.part} of the regions is made; the command without --part writes the files"]
         if self.trained:
             found = f"{self.trained} of {len(self.written)} images trained this network"
             lines.append(f"{found}: their score says nothing about new ones")
@@ -212,18 +160,7 @@ def predict_files(
     """
     every = _jobs(images, output, options, predictor.task.labels)
     predictor = _as_asked(predictor, [job.source for job in every], options)
-    streaming = Streaming(
-        predictor,
-        output,
-        options.stream,
-        options.quantity,
-        options.outputs,
-        options.tile,
-        options.objects,
-        options.level,
-        options.review,
-        event,
-    )
+    streaming = Streaming(predictor, output, options, event)
     jobs = [job for job in every if not streaming.has(job.targets, job.source)]
     _require_new([job for job in jobs if not streaming.began(job.masks[0])], output, options)
     if len(jobs) < len(every):
@@ -251,11 +188,11 @@ def predict_files(
             fix = "a smaller tile, such as --tile 256"
             failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
         else:
+            worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             if made.mask is None:
                 continue
             written.append(made.mask)
             trained += [job.name] if predictor.known.has(job.source) else []
-            worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
             event(
                 {
                     "event": "file",
@@ -271,7 +208,7 @@ def predict_files(
     reviewing.close(event)
     if not failed and options.stream.part is None:
         streaming.close([job.masks[0] for job in every])
-    summary = Summary(tuple(written), tuple(failed), worst, len(trained))
+    summary = Summary(tuple(written), tuple(failed), worst, len(trained), options.stream.part)
     counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary

@@ -16,22 +16,21 @@ from skipway.data.fingerprint import Constants
 from skipway.disk import cannot_write
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, UsageError
 from skipway.images import ImageFile, shown
+from skipway.parts import Part
 from skipway.predict.ahead import Behind
 from skipway.predict.certificate import Certificate
 from skipway.predict.journal import Journal, about_of, differences, settled
 from skipway.predict.logits import Outputs
 from skipway.predict.looking import Looking
 from skipway.predict.making import Arrays, Making, Quantity
-from skipway.predict.parts import Part, journals_of_parts
+from skipway.predict.parts import journal_of, journals_of_parts
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import Reviews
-from skipway.predict.room import Room
-from skipway.predict.stream import evaluating
-from skipway.regions import Regions, region_list
+from skipway.predict.room import STORED, Room, sides_of
+from skipway.predict.stream import Engine, evaluating
+from skipway.regions import Regions, region_list, strip_list
 
 Event = Callable[[Mapping[str, Any]], None]
-
-_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Flow:
     outputs: Outputs
     quantity: Quantity
     looking: Looking = field(default_factory=Looking)
+    _constants: dict[int, Constants] = field(default_factory=dict)
 
     @property
     def units(self) -> tuple[range, ...]:
@@ -116,11 +116,14 @@ class Flow:
         first, done = unit * len(self.regions), self.journal.done
         return [n for n in self.regions if first + n not in done and (part is None or first + n in part)]
 
-    def making(self, unit: int, constants: Constants | None = None) -> Making:
-        """How the regions of a unit are made; without its constants all of it is read once."""
+    def making(self, unit: int) -> Making:
+        """How the regions of a unit are made; for its constants all of it is read, once."""
         parts = {"regions": self.regions, "outputs": self.outputs, "quantity": self.quantity}
         pages = self.units[unit]
-        return Making.of(self.predictor, self.image, pages, constants, **parts, looking=self.looking)
+        known = self._constants.get(unit)
+        found = Making.of(self.predictor, self.image, pages, known, **parts, looking=self.looking)
+        self._constants[unit] = found.constants
+        return found
 
     def _unit(self, unit: int, left: list[int], clock: "Clock", reviewed: bool) -> Certificate | None:
         making, first = self.making(unit), unit * len(self.regions)
@@ -153,6 +156,7 @@ def opened(
     event: Event,
     *,
     tile: int | None = None,
+    engine: Engine | None = None,
     quantity: Quantity = "",
     part: Part | None = None,
     looking: Looking | None = None,
@@ -166,7 +170,8 @@ def opened(
         about: What the labels depend on.
         room: Finds the tile.
         event: Told what is gone on with, or why nothing is.
-        tile: A side that the user chose.
+        tile: A side that the user chose; of strips, their rows.
+        engine: "strips" or "tiles".
         quantity: What is kept beside the labels.
         part: Which of several parts of the regions this process makes; None gathers those that others made.
         looking: What is background without the network.
@@ -185,17 +190,21 @@ def opened(
         if differs:
             text = f"{image.path.name}: begun anew, for another {' and '.join(differs)}"
             event({"event": "line", "name": "resume", "text": text})
-        regions = _regions(predictor, image, room, tile)
+        regions = _regions(predictor, image, room, tile, engine)
         _said(event, image, predictor, regions)
         known = {**about, "regions": regions.to_json()}
         known = settled(path, known) if part else known
     regions = Regions.from_json(known["regions"])
     count = len(predictor.units(image)) * len(regions)
-    journal = Journal(path if part is None else part.journal(path), known)
+    journal = Journal(path if part is None else journal_of(part, path), known)
     if part is None:
-        for other in journals_of_parts(path):
-            with Journal(other, known) as made:
-                journal.absorb(made)
+        try:
+            for other in journals_of_parts(path):
+                with Journal(other, known) as made:
+                    journal.absorb(made)
+        except BaseException:  # another process is still at its part
+            journal.close()
+            raise
     if journal.done or journal.damaged:
         damaged = f", {journal.damaged} damaged" if journal.damaged else ""
         text = f"{image.path.name}: {len(journal.done)} of {count} regions are there{damaged}"
@@ -203,12 +212,15 @@ def opened(
     return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking())
 
 
-def _regions(predictor: Predictor, image: ImageFile, room: Room, tile: int | None) -> Regions:
-    pages = image.pages if predictor.ndim == 3 else None
-    size = image.size if pages is None else (pages, *image.size)
-    chunk = (_CHUNK,) * 2 if predictor.ndim == 2 else (1,) * 3
+def _regions(
+    predictor: Predictor, image: ImageFile, room: Room, tile: int | None, engine: Engine | None
+) -> Regions:
+    size = (image.pages, *image.size) if predictor.ndim == 3 else image.size
+    chunk = STORED[predictor.ndim]
     image.read(0, (slice(0, 1), slice(0, 1)))  # what is decoded as a whole is in memory now, and counted
-    return region_list(size, room.step(size, tile), chunk)
+    if engine == "strips":
+        return strip_list(size, room.rows(size, tile), chunk, predictor.model.geometry.halo[0])
+    return region_list(size, room.step(size, tile), (chunk,) * predictor.ndim)
 
 
 def _said(event: Event, image: ImageFile, predictor: Predictor, regions: Regions) -> None:
@@ -216,14 +228,11 @@ def _said(event: Event, image: ImageFile, predictor: Predictor, regions: Regions
     pixels = regions.computed(predictor.model.geometry)
     count = units * len(regions)
     text = (
-        f"{image.path.name}: {count} region{'s' if count > 1 else ''} of {_sides(regions.block)}, passes of "
-        f"{_sides(regions.step)}, {pixels:.2f} × its pixels computed"
+        f"{image.path.name}: {count} region{'s' if count > 1 else ''} of {sides_of(regions.block)}, "
+        f"{'strips' if regions.stretch else 'passes'} of {sides_of(regions.step)}, "
+        f"{pixels:.2f} × its pixels computed"
     )
     event({"event": "line", "name": "stream", "text": text})
-
-
-def _sides(sides: tuple[int, ...]) -> str:
-    return "×".join(map(str, sides))
 
 
 def require_room(folder: Path, needed: int, image: Path) -> None:

@@ -1,7 +1,8 @@
 """Makes the regions of one page or volume: passes through the network, and what is kept of their logits."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,10 +20,10 @@ from skipway.predict.looking import Looking, blank
 from skipway.predict.pixels import Pixels, pixels_of, seen
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import Review
-from skipway.predict.stream import OnMap, predict_tiles
+from skipway.predict.stream import OnMap, Options, Piece, predict_strips, predict_tiles
 from skipway.regions import Regions, Window
 from skipway.shapes import Geometry
-from skipway.tiles import Tile
+from skipway.tiles import Tile, round_tile
 
 Arrays = dict[str, NDArray[Any]]
 """What is kept of a region: "labels" (*S); where it is asked "classes", with the classes third from the end, and
@@ -30,6 +31,9 @@ Arrays = dict[str, NDArray[Any]]
 
 Quantity = Literal["", "float32", "uint16", "uint8", "logits"]
 """What is written of the classes beside the labels: nothing, probabilities in a type, or logits as float32."""
+
+_CHECKED = {2: 256, 3: 32}
+"""Side of the tile that strips are held against, by axes of the network."""
 
 _SCALES = {"uint8": 255, "uint16": 65535}
 
@@ -56,7 +60,7 @@ class Making:
     regions: Regions
     outputs: Outputs = "last"
     quantity: Quantity = ""
-    looking: Looking = Looking()  # noqa: RUF009 (frozen)
+    looking: Looking = field(default_factory=Looking)
 
     @classmethod
     def of(
@@ -115,35 +119,26 @@ class Making:
 
         Args:
             numbers: Which, in this order.
-            see: Told of each pass and its logits (K, *region).
+            see: Told of each pass or strip and its logits (K, *region).
             reviewed: Whether to keep what `Review` sees.
         """
         review = self.review() if reviewed else None
-        owner = ((number, tile) for number in numbers for tile in self.regions.passes(number, self.geometry))
-        plan: list[int] = []
-
-        def tiles() -> Iterator[Tile]:
-            for number, tile in owner:
-                plan.append(number)
-                yield tile
-
         now, room = -1, Arrays()
         apart: list[tuple[Window, Tensor]] = []
         asked = None if review is None else lambda *one: apart.append(one)
-        for tile, logits in self._passes(tiles(), asked):
-            number = plan.pop(0)
+        for number, (window, logits) in self._said(numbers, asked):
             if number != now:
                 if room:
                     yield now, self._finished(now, room, review)
                 now, room = number, self._room(self.regions.window(number), len(logits))
-            self._fill(room, self.regions.window(number), tile.write, logits)
+            self._fill(room, self.regions.window(number), window, logits)
             if review is not None:
                 for one in apart:
                     review.apart(*one)
                 apart.clear()
-                review.see(tile.write, logits)
+                review.see(window, logits)
             if see is not None:
-                see(tile.write, logits)
+                see(window, logits)
         if room:
             yield now, self._finished(now, room, review)
 
@@ -156,8 +151,10 @@ class Making:
     def witness(self) -> Witness:
         """Keeps the logits of one window of this image."""
         content = tuple(number for values in self.constants for number in np.asarray(values).tolist())
-        cuts = self.regions.cuts(self.geometry)
-        return Witness(self.regions.size, self.regions.step, self.geometry, content, cuts)
+        cuts, step = self.regions.cuts(self.geometry), self.regions.step
+        if self.regions.stretch:
+            step = round_tile(_CHECKED[len(step)], self.geometry)
+        return Witness(self.regions.size, step, self.geometry, content, cuts)
 
     def certified(self, witness: Witness, made: frozenset[int] = frozenset()) -> Certificate:
         """The window of a witness in one pass, against the passes of the regions.
@@ -170,8 +167,9 @@ class Making:
         if tiles == 1:
             window = tuple(slice(0, side) for side in self.regions.size)
             return Certificate(window, 0.0, 0, 0.0, 1, self.geometry.tile_exact)
-        for tile, logits in self._passes(self._unseen(witness, made)):
-            witness.see(tile.write, logits)
+        unseen = [number for number in self.regions.touching(witness.window) if number not in made]
+        for _, (window, logits) in self._said(unseen, beside=witness):
+            witness.see(window, logits)
         ((_, whole),) = self._passes(iter([witness.tile]))
         return witness.compare(
             whole,
@@ -185,24 +183,50 @@ class Making:
     def _overlapping(self) -> bool:
         return self.predictor.task.labels.overlapping
 
-    def _passes(self, tiles: Iterator[Tile], on_spread: OnMap | None = None) -> Iterator[tuple[Tile, Tensor]]:
-        return predict_tiles(
-            self.network,
-            self.pixels,
-            self.constants,
-            tiles,
-            outputs=self.outputs,
-            overlapping=self._overlapping,
-            device=self.predictor.device,
-            on_spread=on_spread,
-        )
+    def _said(
+        self, numbers: Sequence[int], on_spread: OnMap | None = None, *, beside: Witness | None = None
+    ) -> Iterator[tuple[int, Piece]]:
+        """Regions and their logits, piece by piece; of passes only those that a witness sees, where there is one."""
+        if self.regions.stretch:
+            yield from self._flowing(numbers, on_spread)
+            return
+        plan = deque[int]()
 
-    def _unseen(self, witness: Witness, made: frozenset[int]) -> Iterator[Tile]:
-        """Passes across the window of the certificate whose regions were there already."""
-        for number in self.regions.touching(witness.window):
-            if number not in made:
-                passes = self.regions.passes(number, self.geometry)
-                yield from (tile for tile in passes if witness.sees(tile.write))
+        def tiles() -> Iterator[Tile]:
+            for number in numbers:
+                for tile in self.regions.passes(number, self.geometry):
+                    if beside is None or beside.sees(tile.write):
+                        plan.append(number)
+                        yield tile
+
+        for tile, logits in self._passes(tiles(), on_spread):
+            yield plan.popleft(), (tile.write, logits)
+
+    def _passes(self, tiles: Iterator[Tile], on_spread: OnMap | None = None) -> Iterator[tuple[Tile, Tensor]]:
+        return predict_tiles(*self._given, tiles, **self._options(on_spread))
+
+    def _flowing(self, numbers: Sequence[int], on_spread: OnMap | None) -> Iterator[tuple[int, Piece]]:
+        """Regions in strips. A stretch flows from its first row, whatever is wanted of it, so its bits are the same."""
+        block, rows = self.regions.block[0], self.regions.step[0]
+        for stretch, wanted in self.regions.flows(numbers):
+            for piece in predict_strips(*self._given, stretch, rows, **self._options(on_spread)):
+                number = piece[0][0].start // block
+                if number in wanted:
+                    yield number, piece
+                if piece[0][0].stop >= self.regions.window(wanted[-1])[0].stop:
+                    break
+
+    @property
+    def _given(self) -> tuple[nn.Module, Pixels, Constants]:
+        return self.network, self.pixels, self.constants
+
+    def _options(self, on_spread: OnMap | None) -> Options:
+        return {
+            "outputs": self.outputs,
+            "overlapping": self._overlapping,
+            "device": self.predictor.device,
+            "on_spread": on_spread,
+        }
 
     def _finished(self, number: int, arrays: Arrays, review: Review | None) -> Arrays:
         """The arrays with background where nobody looks, and what was seen."""

@@ -205,6 +205,53 @@ def predict_tiles(
         yield tile, run.computed(tile, read, options.get("on_spread"))
 
 
+def predict_strips(
+    model: nn.Module,
+    pixels: Pixels,
+    normalise: Constants | None,
+    stretch: slice,
+    rows: int,
+    **options: Unpack[Options],
+) -> Iterator[Piece]:
+    """The logits of a stretch of an image's first axis, strip by strip; see `predict_tiles`.
+
+    Args:
+        model: As for `predict_tiles`.
+        pixels: The image.
+        normalise: (offset, scale) of the whole image.
+        stretch: From its first row to beyond its last.
+        rows: Of a strip.
+        **options: Of those of `Options` outputs, overlapping, device and on_spread.
+
+    Yields:
+        The region decided, and its logits (K, *region).
+
+    Raises:
+        UsageError: a network that is not local.
+        DataError: An image whose axes or channels the model does not take.
+        NumericalError: Logits that are not finite.
+    """
+    run = _Run.of(model, pixels, normalise, options)
+    strips = strips_of(model, run.size, outputs=run.outputs, rows=rows, axis=0, stretch=stretch)
+    yield from run.in_strips(strips, options.get("on_spread"))
+
+
+def strips_of(model: nn.Module, size: Sequence[int], **wanted: Any) -> Strips:
+    """See `plan_strips`.
+
+    Raises:
+        UsageError: the network is not local.
+    """
+    try:
+        return plan_strips(model, size, **wanted)
+    except NotInRows as error:
+        found, fix = (
+            f"this network cannot predict in strips: {error}",
+            "leave out --engine, or `--engine tiles`",
+        )
+        raise UsageError(Problem(found, "engine", fix=fix)) from error
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients and without TF32; afterwards all is as it was.
@@ -341,13 +388,7 @@ def _step(run: _Run, tile: int | Sequence[int] | None) -> tuple[int, ...]:
 def _strips(run: _Run, options: Options) -> Strips | None:
     if options.get("engine") != "strips":
         return None
-    try:
-        return plan_strips(run.model, run.size, outputs=run.outputs, rows=options.get("tile"))
-    except NotInRows as error:
-        fix = "leave out --engine, or `--engine tiles`"
-        raise UsageError(
-            Problem(f"this network cannot predict in strips: {error}", "engine", fix=fix)
-        ) from error
+    return strips_of(run.model, run.size, outputs=run.outputs, rows=options.get("tile"))
 
 
 def _pixel_bytes(model: nn.Module) -> int:

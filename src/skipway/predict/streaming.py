@@ -20,65 +20,20 @@ from skipway.predict.certificate import Certificate
 from skipway.predict.cluster import Recipe, made_on_cluster
 from skipway.predict.finish import write_flow
 from skipway.predict.flow import Event, Flow, kept_for_later, opened, require_room
-from skipway.predict.logits import Outputs
 from skipway.predict.looking import Looking, mask_of, open_only
-from skipway.predict.making import Quantity, stored_as
-from skipway.predict.parts import Part, journals_of_parts
+from skipway.predict.making import stored_as
+from skipway.predict.options import FileOptions, StreamOptions
+from skipway.predict.parts import journals_of_parts
 from skipway.predict.predictor import Predictor
 from skipway.predict.resume import FOLDER, Resume, stamps
 from skipway.predict.review import Reviews
 from skipway.predict.room import Room
-
-FORMATS = ("", "zarr")
 
 _PACKED = 4
 """Labels shrink to a quarter at least, as a rule: that much room is asked for."""
 
 _WHOLE = {False: 8, True: 48}
 """Bytes a pixel of an image that is predicted in memory: labels, decoded and written; with objects their distances."""
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How files are predicted region by region.
-
-    Attributes:
-        ram: Bytes that the process may hold; by default 80 % of what is free.
-        vram: The same of the GPU.
-        format: "zarr" writes OME-Zarr; else the format follows from the image.
-        quantity: What is written of the classes beside the labels.
-        skip_empty: Whether regions with nothing in them are background; see `looking.FLAT`.
-        only: A mask, or a folder of masks called like the images: 0 where there is background.
-        always: Whether small images go region by region too, as they do where anything of this is given.
-        part: Which of several parts of all regions this process makes; no file is written then.
-        cluster: Where the regions are made: address of a Dask scheduler, or number of local processes; "" here.
-    """
-
-    ram: int | None = None
-    vram: int | None = None
-    format: str = ""
-    quantity: Quantity = ""
-    skip_empty: bool = False
-    only: Path | None = None
-    always: bool = False
-    part: Part | None = None
-    cluster: str = ""
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise UsageError(Problem(f"found {self.format!r}", "--format", "zarr, or none"))
-        if self.quantity == "logits" and (self.skip_empty or self.only):
-            found = "what is not looked at has no logits"
-            raise UsageError(Problem(found, "--logits", fix="leave out --skip-empty and --only, or --logits"))
-        if self.cluster and (self.part or self.skip_empty or self.only):
-            found = "--cluster beside --part, --skip-empty or --only"
-            raise UsageError(Problem(found, "predict", "--cluster alone", "use --part with the others"))
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything was given."""
-        named = (self.ram, self.vram, self.format, self.quantity, self.skip_empty, self.only)
-        return self.always or any((*named, self.part, self.cluster))
 
 
 @dataclass(frozen=True)
@@ -106,73 +61,59 @@ class Streaming:
         predictor: Whose network runs.
         output: Folder of the masks.
         options: See there.
-        quantity: What is written of the classes.
-        outputs: "last" or "mean".
-        tile: A side that the user chose.
-        objects: Whether object ids are written though the run learned classes.
-        level: Output of this column instead of the last.
-        review: Whether somebody asks what to look at first.
         event: Told of every region.
     """
 
     predictor: Predictor
     output: Path
-    options: StreamOptions
-    quantity: Quantity
-    outputs: Outputs
-    tile: int | None
-    objects: bool
-    level: int | None
-    review: bool
+    options: FileOptions
     event: Event
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """What the labels depend on beside the image."""
-        predictor, options = self.predictor, self.options
+        predictor, options, stream = self.predictor, self.options, self.options.stream
         return {
             "network": predictor.identity,
             "normalisation": predictor.normalisation.to_json(),
-            "outputs": self.outputs,
+            "outputs": options.outputs,
             "views": predictor.tta,
             "norms": predictor.whole_norms,
-            "quantity": self.quantity,
-            "temperature": predictor.temperature(self.outputs),
+            "quantity": options.quantity,
+            "temperature": predictor.temperature(options.outputs),
             "device": predictor.device.type,
             "torch": torch.__version__,
-            "tile": self.tile,
-            "skip_empty": options.skip_empty,
-            "ram": options.ram,
-            "vram": options.vram,
+            "tile": options.tile,
+            "engine": options.engine or "tiles",
+            "skip_empty": stream.skip_empty,
+            "ram": stream.ram,
+            "vram": stream.vram,
         }
 
     @cached_property
     def resume(self) -> Resume:
         """What a killed command left."""
-        return Resume(self.output, {**self.about, "objects": self.objects, "format": self.options.format})
+        written = {"objects": self.options.objects, "format": self.options.stream.format}
+        return Resume(self.output, {**self.about, **written})
 
     @cached_property
     def room(self) -> Room:
         """The budgets."""
-        item = 1 + (self._each if self.quantity else 0)
-        return Room(self.predictor, self.outputs, self.options.ram, self.options.vram, item)
-
-    @property
-    def _each(self) -> int:
-        """Bytes a pixel of what is kept of the classes."""
-        return self.predictor.model.classes * stored_as(self.quantity).itemsize
+        quantity, stream = self.options.quantity, self.options.stream
+        classes = self.predictor.model.classes * stored_as(quantity).itemsize if quantity else 0
+        return Room(self.predictor, self.options.outputs, stream.ram, stream.vram, 1 + classes)
 
     def takes(self, image: ImageFile, target: Path) -> bool:
         """Whether an image goes region by region: when asked, begun so, or where it would not fit into memory."""
-        if self.options.asked or self.began(target):
+        if self.options.stream.asked or self.began(target):
             return True
-        objects = self.objects or self.predictor.task.labels.task == "objects"
+        objects = self.options.objects or self.predictor.task.labels.task == "objects"
         most = memory.budget(torch.device("cpu"), None)
         return most is not None and _pixels(image) * _WHOLE[objects] > most / 2
 
     def has(self, targets: Sequence[Path], source: Source) -> bool:
         """Whether the same command, killed, had finished these files."""
-        return self.options.asked and self.resume.has(targets, source)
+        return self.options.stream.asked and self.resume.has(targets, source)
 
     def began(self, target: Path) -> bool:
         """Whether a killed command had begun this file, and may have written it in its last moment."""
@@ -200,10 +141,11 @@ class Streaming:
         """
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
-        only = None if self.options.only is None else mask_of(self.options.only, image)
+        stream = self.options.stream
+        only = None if stream.only is None else mask_of(stream.only, image)
         about["only"] = None if only is None else stamps([only])
         with nullcontext() if only is None else open_only(only, image) as mask:
-            looking = Looking(self.options.skip_empty, mask)
+            looking = Looking(stream.skip_empty, mask)
             return self._predict(image, source, masks, classes, about, looking, reviewed)
 
     def _predict(
@@ -216,12 +158,12 @@ class Streaming:
         looking: Looking,
         reviewed: OnReviews,
     ) -> Made:
-        part = self.options.part
+        options, part = self.options, self.options.stream.part
         journal = self.resume.journal(masks[0])
         self.room.held = _made_whole(image, masks[0])
         flow = opened(
             self.predictor, image, journal, about, self.room, self.event,
-            tile=self.tile, quantity=self.quantity, part=part, looking=looking,
+            tile=options.tile, engine=options.engine, quantity=options.quantity, part=part, looking=looking,
         )  # fmt: skip
         try:
             require_room(self.output, self._needed(image, masks, flow), image.path)
@@ -229,7 +171,8 @@ class Streaming:
             if part is not None:
                 flow.journal.close()
                 return Made(None, certificate)
-            written = write_flow(flow, masks, classes, objects=self.objects)
+            written = write_flow(flow, masks, classes, objects=options.objects)
+            reviewed(flow.reviews() if options.review else ())
         except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
             flow.journal.close()
             if not flow.journal.done:
@@ -238,7 +181,6 @@ class Streaming:
         except BaseException:
             flow.journal.close()
             raise
-        reviewed(flow.reviews() if self.review else ())
         self._done(written if classes is None else (*written, classes), source, flow)
         return Made(written[0], certificate)
 
@@ -248,27 +190,27 @@ class Streaming:
             self.resume.clear(targets)
 
     def _made(self, flow: Flow, source: Source) -> Certificate | None:
-        part = self.options.part
-        if not self.options.cluster:
-            regions = None if part is None else part.regions(flow.count)
-            return flow.run(self.event, regions, reviewed=self.review)
+        options, part, cluster = self.options, self.options.stream.part, self.options.stream.cluster
+        if not cluster:
+            regions = None if part is None else part.share(flow.count)
+            return flow.run(self.event, regions, reviewed=options.review)
         if self.predictor.computed:
             raise UsageError(Problem("both --cluster and --backend are given", "predict", "one of them"))
         recipe = Recipe(
             self.predictor.name,
             source,
             flow.regions,
-            self.outputs,
-            self.level,
-            self.quantity,
+            options.outputs,
+            options.level,
+            options.quantity,
             calibrated=self.predictor.calibration is not None,
             tta=self.predictor.tta,
-            reviewed=self.review,
+            reviewed=options.review,
         )
-        return made_on_cluster(flow, recipe, self.options.cluster, self.event)
+        return made_on_cluster(flow, recipe, cluster, self.event)
 
     def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
-        if self.options.asked:
+        if self.options.stream.asked:
             self.resume.note(targets, source)
         for other in journals_of_parts(flow.journal.path):
             other.unlink(missing_ok=True)

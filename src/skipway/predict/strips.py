@@ -41,7 +41,7 @@ class Strips:
         axis: Axis in space along which the image flows.
         rows: Rows of a strip along it.
         ahead: Per output, its rows before the first of the last output.
-        whole: The one pass that the strips are equal to.
+        whole: The one pass that the strips are equal to: over the image, or over a stretch of its rows.
     """
 
     tape: Tape
@@ -53,12 +53,12 @@ class Strips:
     @property
     def size(self) -> tuple[int, ...]:
         """Size of a strip, one number an axis."""
-        return tuple(self.rows if i == self.axis else side for i, side in enumerate(self.whole.size))
+        return tuple(self.rows if i == self.axis else side for i, side in enumerate(self._decided))
 
     @property
     def count(self) -> int:
         """Number of strips."""
-        return -(-self.whole.size[self.axis] // self.rows)
+        return -(-self._decided[self.axis] // self.rows)
 
     @property
     def bytes(self) -> int:
@@ -67,8 +67,12 @@ class Strips:
 
     @property
     def redundancy(self) -> float:
-        """Pixels the network computes over pixels of the image: what is mirrored at its end."""
-        return prod(len(region) for region in self.whole.region) / prod(self.whole.size)
+        """Pixels the network computes over pixels it decides: what is mirrored at the end of the image."""
+        return prod(len(region) for region in self.whole.region) / prod(self._decided)
+
+    @property
+    def _decided(self) -> tuple[int, ...]:
+        return tuple(part.stop - part.start for part in self.whole.write)
 
     def run(
         self, pixels: Pixels, prepare: Callable[[np.ndarray], Tensor]
@@ -83,17 +87,17 @@ class Strips:
             The region that is decided, where it lies in the last output, and these rows of each output.
         """
         source = _Source(pixels, self.whole, self.axis)
-        side = self.whole.size[self.axis]
+        begin = self.whole.write[self.axis].start
         for first, outputs in stream(
             self.tape,
             lambda start, stop: prepare(source.read(start, stop)),
             self.rows,
             length_in=len(self.whole.region[self.axis]),
-            length_out=side,
+            length_out=self._decided[self.axis],
             ahead=self.ahead,
         ):
             rows = outputs[-1].shape[2 + self.axis]
-            write = _set(self.whole.write, self.axis, slice(first, first + rows))
+            write = _set(self.whole.write, self.axis, slice(begin + first, begin + first + rows))
             yield write, _set(self.whole.crop, self.axis, slice(0, rows)), outputs
 
 
@@ -104,6 +108,7 @@ def plan_strips(
     outputs: Outputs = "last",
     rows: int | Sequence[int] | None = None,
     axis: int | None = None,
+    stretch: slice | None = None,
 ) -> Strips:
     """Strips for an image of a size.
 
@@ -113,16 +118,19 @@ def plan_strips(
         outputs: Which outputs are wanted; what only others need is not computed.
         rows: Rows of a strip, once or one number an axis; unless given, as many as make `PIXELS` pixels.
         axis: Along which the image flows; unless given, the first, or the longest if it is `LONGER` times as long.
+        stretch: Rows along that axis that are wanted; what is needed around them is computed, and forgotten.
 
     Raises:
         NotInRows: The network is not local, or calls what is not known to be.
     """
     geometry: Geometry = model.geometry  # type: ignore[assignment]
     along = _axis(size) if axis is None else axis
-    whole = tile_around(size, [slice(0, side) for side in size], geometry)
+    every = tuple(slice(0, side) for side in size)
+    whole = tile_around(size, every if stretch is None else _set(every, along, stretch), geometry)
     last = outputs == "last"
     margins = [margin[along] for margin in geometry.margins.values()]
-    ahead = tuple(geometry.margin[along] - margin for margin in (margins[-1:] if last else margins))
+    before = geometry.margin[along] + whole.crop[along].start
+    ahead = tuple(before - margin for margin in (margins[-1:] if last else margins))
     tape = record(model, geometry, along, size=[len(region) for region in whole.region], last=last)
     plane = prod(len(region) for i, region in enumerate(whole.region) if i != along)
     wanted = _rows(plane, geometry, along) if rows is None else rows if isinstance(rows, int) else rows[along]
@@ -159,11 +167,12 @@ class _Source:
     index: np.ndarray = field(init=False)
     needed: np.ndarray = field(init=False)
     held: np.ndarray | None = None
-    first: int = 0
+    first: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.index = mirror_index(self.whole.region[self.axis], self.whole.size[self.axis])
         self.needed = np.minimum.accumulate(self.index[::-1])[::-1]
+        self.first = int(self.needed[0])
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` … `stop` - 1 of the pass, (C, *S); the other axes are whole."""
