@@ -233,7 +233,9 @@ def windows(run: Path, image: Path, mask: Path) -> dict[str, int]:
     with open_image(image) as pixels, open_mask(mask) as made, evaluating(model):
         constants = predictor.normalisation.constants(pixels, 0)
         corners = [rng.integers(0, side - 512, WINDOWS) for side in pixels.size]
-        places = [(slice(int(y), int(y) + 512), slice(int(x), int(x) + 512)) for y, x in zip(*corners)]
+        places = [
+            (slice(int(y), int(y) + 512), slice(int(x), int(x) + 512)) for y, x in zip(*corners, strict=True)
+        ]
         tiles = (tile_around(pixels.size, place, model.geometry) for place in places)
         for tile, logits in predict_tiles(model, PagePixels(pixels), constants, tiles):
             wanted = predictor.task.decode(decided(logits).numpy())
