@@ -9,7 +9,8 @@ import torch
 from skipway import memory
 from skipway.errors import Problem, UsageError
 from skipway.images.codecs import CACHE_BYTES
-from skipway.predict.logits import Outputs, combine, decided
+from skipway.predict.logits import Outputs, decided
+from skipway.predict.opinions import agreed, heard
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating
 from skipway.tiles import Tile, round_tile, tile_around
@@ -112,12 +113,14 @@ class Room:
         if on_gpu:
             memory.forget_peak(device)
         held = memory.in_use(device) if on_gpu else 0
+        first = tuple(part.start for part in tile.region)
         with evaluating(model):
-            run = getattr(model, "frugal", model)
-            outputs = run(torch.zeros(1, model.in_channels, *reads, device=device))
-            logits = combine(outputs, self.outputs, overlapping=sets)[0][:, *tile.crop]
+            weight = next(model.parameters())
+            nothing = torch.zeros(1, model.in_channels, *reads, dtype=weight.dtype, device=device)
+            said = heard(model, nothing, first, self.outputs)
+            logits = agreed(said, overlapping=sets, apart=True)[0][0][:, *tile.crop]
             decided(logits, overlapping=sets).cpu()
-            del outputs, logits
+            del nothing, logits
         used = max(0, memory.peak(host) - before)
         there = max(0, memory.peak(device) - held) if on_gpu else 0
         memory.forget_peak(host)
