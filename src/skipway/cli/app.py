@@ -356,6 +356,10 @@ def predict(
         bool,
         typer.Option("--tta-unseen", hidden=True, help="Also views that training never showed the network."),
     ] = False,
+    planes: Annotated[
+        int,
+        typer.Option(hidden=True, help="3: volumes slice by slice along all three axes, averaged."),
+    ] = 1,
     review: Annotated[
         bool,
         typer.Option("--review/--no-review", hidden=True, help="Write review.csv: what to look at first."),
@@ -410,6 +414,7 @@ def predict(
         layout=layout,
         tta=tta,
         unseen=unseen,
+        planes=planes,
         review=review,
         backend=backend,
         precision=precision,

@@ -39,6 +39,7 @@ from skipway.predict.known import noted
 from skipway.predict.logits import Outputs
 from skipway.predict.making import Quantity
 from skipway.predict.pixels import by_page
+from skipway.predict.planes import stretched
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Reviews, Row, said, write_review
@@ -68,6 +69,7 @@ class FileOptions:
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
         tta: Test-time augmentation, one of `predict.views.KINDS`.
         unseen: Whether it may show the network what training never did.
+        planes: 3 shows a network of two axes the slices of a volume along all three axes; 1 along the first.
         review: Whether to write `review.csv`, what a person should look at first.
         whole_norms: Whether norms over the map take the statistics of the whole image.
         stream: How files are predicted region by region; those that do not fit into memory always are.
@@ -85,6 +87,7 @@ class FileOptions:
     layout: str | None = None
     tta: str | None = None
     unseen: bool = False
+    planes: int = 1
     review: bool = True
     whole_norms: bool = False
     stream: StreamOptions = field(default_factory=StreamOptions)
@@ -101,6 +104,9 @@ class FileOptions:
             raise UsageError(
                 Problem("both --whole-norms and --cluster are given", "predict", "--part, or one process")
             )
+        if self.engine == "strips" and (self.tta or self.planes > 1):
+            found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
+            raise UsageError(Problem(found, "predict", "one of them"))
 
     @property
     def quantity(self) -> Quantity:
@@ -284,6 +290,7 @@ def _as_asked(predictor: Predictor, sources: list[Source], options: FileOptions)
     wanted = wants_tiles(backend, precision) and precision in TILES
     tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
     predictor = predictor.running(backend, precision, tiles=tiles).viewed(options.tta, unseen=options.unseen)
+    predictor = predictor.in_planes(options.planes)
     return predictor.of_whole_image() if options.whole_norms else predictor
 
 
@@ -372,6 +379,8 @@ def _predict_file(
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
+        if predictor.planes > 1 and (text := stretched(image.geometry)):
+            streaming.event({"event": "warning", "text": f"{image.path.name}: {text}"})
         if streaming.takes(image, job.masks[0]):
             return streaming.predict(image, job.source, job.masks, job.probabilities, reviewed)
         maps = None

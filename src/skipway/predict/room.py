@@ -117,7 +117,7 @@ class Room:
         with evaluating(model):
             weight = next(model.parameters())
             nothing = torch.zeros(1, model.in_channels, *reads, dtype=weight.dtype, device=device)
-            said = heard(model, nothing, first, self.outputs)
+            said = heard(model, nothing, first, self.outputs, tile.crop)
             logits = agreed(said, overlapping=sets, apart=True)[0][0][:, *tile.crop]
             decided(logits, overlapping=sets).cpu()
             del nothing, logits

@@ -135,6 +135,7 @@ class Streaming:
             "normalisation": predictor.normalisation.to_json(),
             "outputs": self.outputs,
             "views": predictor.tta,
+            "planes": predictor.planes,
             "norms": predictor.whole_norms,
             "quantity": self.quantity,
             "temperature": predictor.temperature(self.outputs),
@@ -263,6 +264,7 @@ class Streaming:
             self.quantity,
             calibrated=self.predictor.calibration is not None,
             tta=self.predictor.tta,
+            planes=self.predictor.planes,
             reviewed=self.review,
         )
         return made_on_cluster(flow, recipe, self.options.cluster, self.event)
