@@ -76,6 +76,7 @@ def test_workers_of_a_cluster_are_told_of_views_and_planes(trained, tmp_path, mo
     [
         ({"engine": "strips", "tta": "mirror"}, "both --engine strips and --tta"),
         ({"engine": "strips", "planes": 3}, "both --engine strips and --planes"),
+        ({"engine": "strips", "backend": "compile"}, "both --engine strips and --backend compile"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_anything_is_read(options, said):

@@ -367,7 +367,8 @@ def predict(
     backend: Annotated[
         str,
         typer.Option(
-            hidden=True, help="torch, packed, onnxruntime, openvino, or auto: the fastest that agrees."
+            hidden=True,
+            help="torch, packed, onnxruntime, openvino, compile, or auto: the fastest that agrees.",
         ),
     ] = "torch",
     precision: Annotated[

@@ -107,6 +107,9 @@ class FileOptions:
         if self.engine == "strips" and (self.tta or self.planes > 1):
             found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
             raise UsageError(Problem(found, "predict", "one of them"))
+        if self.engine == "strips" and self.backend == "compile":
+            found = "both --engine strips and --backend compile are given"
+            raise UsageError(Problem(found, "predict", "one of them", "--backend packed"))
 
     @property
     def quantity(self) -> Quantity:

@@ -274,11 +274,11 @@ class Predictor:
         asked for.
 
         Args:
-            backend: "torch", "packed", "onnxruntime", "openvino", or "auto": the fastest of those that compute the
-                same, measured once.
+            backend: "torch", "packed", "onnxruntime", "openvino", "compile", or "auto": the fastest of those that
+                compute the same, measured once, but for "compile".
             precision: "fp32", "bf16" or "int8", which is calibrated and refused where it loses more than half a
                 point.
-            images: What "auto" and "int8" are measured on, as for `predict`.
+            images: What "auto", "compile" and "int8" are measured on, as for `predict`.
             tiles: The same as a network sees it, (1, C, *S) each.
 
         Raises:
