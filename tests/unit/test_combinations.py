@@ -1,6 +1,7 @@
 """Options of prediction that are given together: each does what it does alone, or is refused."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from skipway import api
 from skipway.devices import fast_bf16
 from skipway.errors import UsageError
 from skipway.predict import cluster
-from skipway.predict.files import FileOptions
-from skipway.predict.streaming import StreamOptions
+from skipway.predict.ensemble import Ensemble
+from skipway.predict.files import FileOptions, predict_files
+from skipway.predict.runtimes import Exported
+from skipway.predict.streaming import Streaming, StreamOptions
 
 bf16 = pytest.mark.skipif(not fast_bf16(torch.device("cpu")), reason="no bfloat16 here")
 
@@ -75,6 +78,7 @@ def test_workers_of_a_cluster_are_told_of_views_and_planes(trained, tmp_path, mo
     ("options", "said"),
     [
         ({"engine": "strips", "tta": "mirror"}, "both --engine strips and --tta"),
+        ({"engine": "strips", "stream": StreamOptions(ram=2**31)}, "--engine strips beside what goes region"),
         ({"engine": "strips", "planes": 3}, "both --engine strips and --planes"),
         ({"engine": "strips", "backend": "compile"}, "both --engine strips and --backend compile"),
     ],
@@ -82,3 +86,26 @@ def test_workers_of_a_cluster_are_told_of_views_and_planes(trained, tmp_path, mo
 def test_what_does_not_go_together_is_said_before_anything_is_read(options, said):
     with pytest.raises(UsageError, match=said):
         FileOptions(**options)
+
+
+def test_strips_that_become_tiles_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(Streaming, "takes", lambda *_: True)
+    source, events = images(tmp_path / "new", (40, 33)), []
+    predict_files(predictor(), source, tmp_path / "out", FileOptions(engine="strips"), events.append)
+    said = [event["text"] for event in events if event["event"] == "warning"]
+    assert said == ["i0.tif does not fit into memory: region by region in tiles, not in strips"]
+
+
+def test_the_one_network_is_given_or_it_is_said_where_it_went():
+    run = predictor()
+    assert run.network is run.model
+    assert run.running("packed").network.name == "unet"
+    for seen in (run.viewed("mirror", unseen=True), run.in_planes()):
+        with pytest.raises(UsageError, match="its network is shown several views"):
+            _ = seen.network
+    away = replace(run, model=Exported(run.network, lambda x: [x]))
+    with pytest.raises(UsageError, match="its network was handed to a runtime"):
+        _ = away.network
+    several = replace(run, model=Ensemble([run.network, predictor(seed=1).network]))
+    with pytest.raises(UsageError, match="a run of 2 networks"):
+        _ = several.network

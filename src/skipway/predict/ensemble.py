@@ -80,8 +80,5 @@ class Ensemble(nn.Module):
         return Ensemble(members, overlapping=self.overlapping).train(self.training)
 
 
-"""One network, or several as one."""
-
-
 def _kind(model: SkipGraph) -> tuple[object, ...]:
     return model.geometry, model.topology, model.in_channels, model.classes

@@ -107,6 +107,9 @@ class FileOptions:
         if self.engine == "strips" and (self.tta or self.planes > 1):
             found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
             raise UsageError(Problem(found, "predict", "one of them"))
+        if self.engine == "strips" and self.stream.asked:
+            found = "--engine strips beside what goes region by region (--ram, --part, --quantised, …)"
+            raise UsageError(Problem(found, "predict", "one of them"))
         if self.engine == "strips" and self.backend == "compile":
             found = "both --engine strips and --backend compile are given"
             raise UsageError(Problem(found, "predict", "one of them", "--backend packed"))
@@ -385,6 +388,9 @@ def _predict_file(
         if predictor.planes > 1 and (text := stretched(image.geometry)):
             streaming.event({"event": "warning", "text": f"{image.path.name}: {text}"})
         if streaming.takes(image, job.masks[0]):
+            if options.engine == "strips":
+                text = f"{image.path.name} does not fit into memory: region by region in tiles, not in strips"
+                streaming.event({"event": "warning", "text": text})
             return streaming.predict(image, job.source, job.masks, job.probabilities, reviewed)
         maps = None
         if job.probabilities is not None:

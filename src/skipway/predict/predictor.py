@@ -86,14 +86,16 @@ class Predictor:
         """The one network that predicts.
 
         Raises:
-            UsageError: there are several.
+            UsageError: there are several, or it is inside of something else.
         """
-        if not isinstance(self.model, SkipGraph):
+        if isinstance(self.model, SkipGraph):
+            return self.model
+        if self.networks > 1:
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
-        if not isinstance(self.model, SkipGraph):
-            raise UsageError(Problem("its network was handed to a runtime", self.name, fix="load it again"))
-        return self.model
+        several = isinstance(self.model, Views | Turns | Planes)
+        found = f"its network {'is shown several views' if several else 'was handed to a runtime'}"
+        raise UsageError(Problem(found, self.name, fix="load it again"))
 
     @property
     def networks(self) -> int:
