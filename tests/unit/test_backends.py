@@ -66,7 +66,10 @@ def wanted(folder, predictor, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", list(BACKENDS))
+UNHELD = [name for name, backend in BACKENDS.items() if not backend.held]
+
+
+@pytest.mark.parametrize("name", UNHELD)
 def test_every_backend_writes_the_masks_of_the_network(folder, predictor, wanted, tmp_path, name):
     found, said = masks(folder, predictor, tmp_path, backend=name, tile=32)
     assert np.array_equal(found, wanted)
@@ -89,7 +92,8 @@ def test_auto_measures_all_and_says_what_it_took(folder, predictor, wanted, tmp_
     assert np.array_equal(found, wanted)
     (line,) = [event["text"] for event in said if event.get("name") == "backend"]
     assert line.split(",")[0] in BACKENDS
-    assert all(f"{name} " in line for name in BACKENDS)
+    assert all(f"{name} " in line for name in UNHELD)
+    assert "compile" not in line
     assert "refused" not in line
 
 
@@ -366,3 +370,44 @@ def test_tiles_of_bfloat16_are_judged_by_its_rounding():
     assert found.holds
     assert found.rounding == backends.ROUNDING_BF16
     assert predict_array(model, array, tile=48).certificate.rounding == 1e-4
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_held_against_itself_on_tiles(folder, predictor, wanted, tmp_path):
+    found, said = masks(folder, predictor, tmp_path, backend="compile", tile=32)
+    assert np.array_equal(found, wanted)
+    (line,) = [event["text"] for event in said if event.get("name") == "backend"]
+    assert line.startswith("compile, fp32: on 4 tiles 0 % of labels differ, Dice 1.0000")
+    assert "WARNING" not in said[-1]["certificate"]
+    with pytest.raises(UsageError, match="backend compile.* is measured on images, and there are none"):
+        predictor.running("compile")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_same(network):
+    choice = chosen(network, "compile", "fp32", some(2))
+    assert choice.said.startswith("compile, fp32: on 2 tiles 0 % of labels differ, Dice 1.0000")
+    assert not torch.equal(choice.model(some(1)[0])[-1], network(some(1)[0])[-1])  # in another order
+    with pytest.raises(UsageError, match="handed to a runtime already"):
+        built(choice.model, "packed", "fp32")
+
+
+def test_what_a_compiler_gets_wrong_is_refused(monkeypatch, network):
+    row = Backend(lambda model, *_: Slow(model, [0.0], 0.0, 0.2), ("fp32",), held=True)
+    monkeypatch.setattr(backends, "BACKENDS", {"compile": row})
+    with pytest.raises(DataError, match=r"in fp32 [\d.]+ points are lost on 4 tiles.*Fix: --backend torch"):
+        chosen(network, "compile", "fp32", some())
+
+
+def test_no_compiler_is_one_line(network):
+    from torch._inductor import config
+
+    torch._dynamo.reset()  # networks of one kind share their code
+    nowhere = config.patch({"cpp.cxx": (None, "/nowhere/g++"), "fx_graph_cache": False})
+    with nowhere, pytest.raises(EnvironmentFault) as caught:
+        chosen(network, "compile", "fp32", some(1))
+    (line,) = caught.value.lines
+    assert "torch cannot compile here" in line
+    assert "No working C++ compiler found" in line
+    assert line.endswith("Fix: install a C++ compiler such as g++, or --backend packed")
+    assert len(line) < 500

@@ -88,6 +88,10 @@ def predict(
         bool,
         typer.Option("--tta-unseen", hidden=True, help="Also views that training never showed the network."),
     ] = False,
+    planes: Annotated[
+        int,
+        typer.Option(hidden=True, help="3: volumes slice by slice along all three axes, averaged."),
+    ] = 1,
     review: Annotated[
         bool,
         typer.Option("--review/--no-review", hidden=True, help="Write review.csv: what to look at first."),
@@ -95,7 +99,8 @@ def predict(
     backend: Annotated[
         str,
         typer.Option(
-            hidden=True, help="torch, packed, onnxruntime, openvino, or auto: the fastest that agrees."
+            hidden=True,
+            help="torch, packed, onnxruntime, openvino, compile, or auto: the fastest that agrees.",
         ),
     ] = "torch",
     precision: Annotated[
@@ -141,6 +146,7 @@ def predict(
         layout=layout,
         tta=tta,
         unseen=unseen,
+        planes=planes,
         review=review,
         backend=backend,
         precision=precision,

@@ -12,21 +12,24 @@ from torch import Tensor
 
 from skipway.devices import fast_bf16
 from skipway.errors import DataError, EnvironmentFault, Problem, SkipwayError, UsageError
+from skipway.nn.folding import folded
 from skipway.nn.graph import ROUNDING, SkipGraph
 from skipway.nn.layout import for_prediction
 from skipway.nn.packing import ROUNDING_BF16, packed, rounded
+from skipway.predict.compiled import Compiled
 from skipway.predict.ensemble import Ensemble
 from skipway.predict.parity import POINTS, compared, logits_of
 from skipway.predict.runtimes import Exported, onnx_of, onnxruntime_session, openvino_session, quantised
 
-Model = SkipGraph | Ensemble | Exported
-Build = Callable[[SkipGraph, str, Sequence[Tensor]], SkipGraph | Exported]
+Model = SkipGraph | Ensemble | Exported | Compiled
+Build = Callable[[SkipGraph, str, Sequence[Tensor]], SkipGraph | Exported | Compiled]
 """From a network, a precision and the tiles to calibrate with to what computes it."""
 
 PRECISIONS = ("fp32", "bf16", "int8")
 TILES = {"fp32": 4, "bf16": 8, "int8": 32}
 """Tiles of the user's images that are measured on; in int8 half of them calibrate."""
 ROUNDS = 3
+_BETTER = {"fp32": "--backend torch", "bf16": "--precision fp32", "int8": "--precision bf16 or fp32"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -39,12 +42,14 @@ class Backend:
         precisions: Those that it has.
         packages: What must be installed.
         cpu: Whether it computes on the CPU only.
+        held: Whether it takes so long that "auto" leaves it out; asked for, it is held against the network first.
     """
 
     build: Build
     precisions: tuple[str, ...]
     packages: tuple[str, ...] = ()
     cpu: bool = False
+    held: bool = False
 
     @property
     def installed(self) -> bool:
@@ -77,11 +82,16 @@ def _openvino(model: SkipGraph, precision: str, tiles: Sequence[Tensor]) -> Expo
     return made
 
 
+def _compile(model: SkipGraph, precision: str, tiles: Sequence[Tensor]) -> Compiled:
+    return Compiled(for_prediction(rounded(folded(model), _DTYPES[precision]), model.ndim))
+
+
 BACKENDS: Mapping[str, Backend] = {
     "torch": Backend(_torch, ("fp32", "bf16")),
     "packed": Backend(_packed, ("fp32", "bf16")),
     "onnxruntime": Backend(_onnxruntime, ("fp32", "int8"), ("onnx", "onnxruntime", "onnxscript"), cpu=True),
     "openvino": Backend(_openvino, PRECISIONS, ("onnx", "onnxruntime", "onnxscript", "openvino"), cpu=True),
+    "compile": Backend(_compile, ("fp32", "bf16"), held=True),
 }
 NAMES = ("auto", *BACKENDS)
 
@@ -103,7 +113,7 @@ def built(model: Model, name: str, precision: str, tiles: Sequence[Tensor] = ())
     if isinstance(model, Ensemble):
         members = [built(member, name, precision, tiles) for member in model.networks]
         return Ensemble(cast("list[SkipGraph]", members), overlapping=model.overlapping).eval()
-    if isinstance(model, Exported):
+    if isinstance(model, Exported | Compiled):
         raise UsageError(
             Problem("the network was handed to a runtime already", "backend", fix="load it again")
         )
@@ -141,7 +151,7 @@ def _check(model: Model, name: str, precision: str) -> None:
 
 def wants_tiles(name: str, precision: str) -> bool:
     """Whether a choice is measured, on tiles of the user's images; all others cost nothing."""
-    return name == "auto" or precision == "int8"
+    return name == "auto" or precision == "int8" or (name in BACKENDS and BACKENDS[name].held)
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,7 @@ def chosen(
         raise UsageError(Problem(f"{what} is measured on images, and there are none", "backend", fix=fix))
     if name == "auto":
         return fastest(model, precision, tiles, overlapping=overlapping)
-    return calibrated(model, name, tiles, overlapping=overlapping)
+    return held(model, name, precision, tiles, overlapping=overlapping)
 
 
 def fastest(
@@ -196,7 +206,7 @@ def fastest(
     overlapping: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Choice:
-    """Measure every backend that is installed on real tiles, once; keep the fastest that computes the same.
+    """Measure every backend that is there on real tiles, once; keep the fastest that computes the same.
 
     Args:
         model: Network as torch computes it in fp32.
@@ -215,6 +225,7 @@ def fastest(
         name: backend
         for name, backend in BACKENDS.items()
         if backend.installed
+        and not backend.held
         and precision in backend.precisions
         and not (backend.cpu and device.type != "cpu")
     }
@@ -253,20 +264,40 @@ def fastest(
     return Choice(models[best], best, "; ".join([said, *refused]))
 
 
-def calibrated(model: Model, name: str, tiles: Sequence[Tensor], *, overlapping: bool = False) -> Choice:
-    """The network in 8 bits: even tiles calibrate it, on odd ones it is held against fp32.
+def held(
+    model: Model, name: str, precision: str, tiles: Sequence[Tensor], *, overlapping: bool = False
+) -> Choice:
+    """The network as a backend computes it, held against fp32; in 8 bits even tiles calibrate it, odd ones tell.
 
     Raises:
-        DataError: more than `POINTS` are lost; the figures are in the message.
+        DataError: more is lost than that precision may lose; the figures are in the message.
+        EnvironmentFault: it cannot be computed here.
     """
-    used, shown = halves(tiles)
-    made = built(model, name, "int8", used)
-    parity = compared(made, model, shown, overlapping=overlapping)
-    if not parity.holds("int8", POINTS):
-        found = f"in int8 {parity.lost:.2g} points are lost on {len(shown)} tiles ({parity})"
-        raise DataError(Problem(found, "--precision", _bound("int8"), "--precision bf16 or fp32"))
-    said = f"{name}, int8: calibrated on {len(used)} tiles; on {len(shown)} others {parity}"
-    return Choice(made, name, said)
+    used, shown = halves(tiles) if precision == "int8" else ((), tiles)
+    made = built(model, name, precision, used)
+    try:
+        parity = compared(made, model, shown, overlapping=overlapping)
+    except Exception as error:
+        if not BACKENDS[name].held:
+            raise
+        raise _cannot_compile(name, error) from error
+    if not parity.holds(precision, POINTS):
+        lost = f"{parity.lost:.2g} points are lost on {len(shown)} tiles"
+        found, fix = f"in {precision} {lost} ({parity})", _BETTER[precision]
+        raise DataError(Problem(found, "--precision", _bound(precision), fix))
+    used_for = (
+        f"calibrated on {len(used)} tiles; on {len(shown)} others" if used else f"on {len(shown)} tiles"
+    )
+    return Choice(made, name, f"{name}, {precision}: {used_for} {parity}")
+
+
+def _cannot_compile(name: str, error: Exception) -> EnvironmentFault:
+    """In one line; the compilers' own are many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = next((line for line in lines if "compiler" in line.lower()), (lines or [""])[0])
+    found = f"torch cannot compile here ({type(error).__name__}): {why}"[:300]
+    fix = "install a C++ compiler such as g++, or --backend packed"
+    return EnvironmentFault(Problem(found, f"--backend {name}", fix=fix))
 
 
 def halves(tiles: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

@@ -51,6 +51,7 @@ class Recipe:
         quantity: What is kept beside the labels.
         calibrated: Whether probabilities are those of the run's temperature.
         tta: Which views the network is shown.
+        planes: In how many planes it sees a volume.
         reviewed: Whether to keep what `Review` sees.
         threads: Of torch in a worker; None leaves them as they are.
     """
@@ -63,6 +64,7 @@ class Recipe:
     quantity: Quantity
     calibrated: bool
     tta: str | None = None
+    planes: int = 1
     reviewed: bool = False
     threads: int | None = None
 
@@ -141,9 +143,8 @@ def _loaded(recipe: str) -> tuple[Recipe, Predictor, ImageFile]:
     if told.threads is not None:
         torch.set_num_threads(told.threads)
     predictor = Predictor.load(told.run, calibrated=told.calibrated).using(told.outputs, told.level)
-    predictor = predictor.viewed(
-        told.tta, unseen=True
-    )  # whether it may be was asked where the command was typed
+    # Whether the views may be shown was asked where the command was typed.
+    predictor = predictor.viewed(told.tta, unseen=True).in_planes(told.planes)
     image = replace(told.source, colour=predictor.normalisation.colour).open_image()
     return told, predictor, image
 

@@ -63,7 +63,9 @@ class Ensemble(nn.Module):
             sums = [more(*pair) for pair in zip(sums, parts, strict=True)] if sums else parts
         return tuple(logits_of(one, len(self.members)) for one in sums)
 
-    def opinions(self, x: Tensor, first: Sequence[int] = ()) -> Iterator[tuple[Tensor, ...]]:
+    def opinions(
+        self, x: Tensor, first: Sequence[int] = (), wanted: Sequence[slice] = ()
+    ) -> Iterator[tuple[Tensor, ...]]:
         """What each member says; see `opinions.Several`."""
         for member in self.networks:
             yield tuple(output for output in member.frugal(x) if output.ndim > 2)
@@ -76,9 +78,6 @@ class Ensemble(nn.Module):
         """
         members = [member.pruned(level) for member in self.networks]
         return Ensemble(members, overlapping=self.overlapping).train(self.training)
-
-
-"""One network, or several as one."""
 
 
 def _kind(model: SkipGraph) -> tuple[object, ...]:

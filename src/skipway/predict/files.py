@@ -39,6 +39,7 @@ from skipway.predict.flow import rank
 from skipway.predict.known import noted
 from skipway.predict.options import FileOptions
 from skipway.predict.pixels import by_page
+from skipway.predict.planes import stretched
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Reviews, Row, said, write_review
@@ -221,6 +222,7 @@ def _as_asked(predictor: Predictor, sources: list[Source], options: FileOptions)
     wanted = wants_tiles(backend, precision) and precision in TILES
     tiles = sampled_files(predictor, sources, TILES[precision]) if wanted else []
     predictor = predictor.running(backend, precision, tiles=tiles).viewed(options.tta, unseen=options.unseen)
+    predictor = predictor.in_planes(options.planes)
     return predictor.of_whole_image() if options.whole_norms else predictor
 
 
@@ -309,6 +311,8 @@ def _predict_file(
         source = replace(job.source, colour=predictor.normalisation.colour)
         image = stack.enter_context(source.open_image())
         predictor.check(image)
+        if predictor.planes > 1 and (text := stretched(image.geometry)):
+            streaming.event({"event": "warning", "text": f"{image.path.name}: {text}"})
         if streaming.takes(image, job.masks[0]):
             return streaming.predict(image, job.source, job.masks, job.probabilities, reviewed)
         maps = None

@@ -24,12 +24,15 @@ from skipway.predict.logits import Outputs, centred, log_parts, logits_of, more
 class Several(Protocol):
     """A model that asks more than once."""
 
-    def opinions(self, x: Tensor, first: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    def opinions(
+        self, x: Tensor, first: Sequence[int], wanted: Sequence[slice] = ()
+    ) -> Iterator[tuple[Tensor, ...]]:
         """What each says, one after the other.
 
         Args:
             x: Images (B, in_channels, *S).
             first: Where in the image the first pixel of `x` lies, one number an axis; negative in what is mirrored.
+            wanted: The part of the last output that is kept; what is said elsewhere need only be finite. Empty for all.
 
         Returns:
             Of each the logits (B, K, *S − 2 margin) of every supervised output, the last to be trusted most.
@@ -37,20 +40,24 @@ class Several(Protocol):
         ...
 
 
-def asked(model: nn.Module, x: Tensor, first: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+def asked(
+    model: nn.Module, x: Tensor, first: Sequence[int], wanted: Sequence[slice] = ()
+) -> Iterator[tuple[Tensor, ...]]:
     """The opinions of a model, or the one it has, with as little memory as it can; see `Several.opinions`."""
     if isinstance(model, Several):
-        yield from model.opinions(x, first)
+        yield from model.opinions(x, first, wanted)
         return
     found = getattr(model, "frugal", model)(x)  # the same numbers in less memory
     yield (found,) if isinstance(found, Tensor) else cast("tuple[Tensor, ...]", found)
 
 
-def heard(model: nn.Module, x: Tensor, first: Sequence[int], outputs: Outputs) -> Iterator[Tensor]:
+def heard(
+    model: nn.Module, x: Tensor, first: Sequence[int], outputs: Outputs, wanted: Sequence[slice] = ()
+) -> Iterator[Tensor]:
     """Logits (B, K, *S) of all that have a say: of each opinion the last output, or for "mean" every output."""
     if outputs not in ("last", "mean"):
         raise ValueError(f"outputs are combined by 'last' or 'mean', not {outputs!r}")
-    for found in asked(model, x, first):
+    for found in asked(model, x, first, wanted):
         yield from told(found, outputs)
 
 

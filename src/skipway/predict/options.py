@@ -70,6 +70,7 @@ class FileOptions:
         layout: How the folder is laid out, a name of `data.layouts.LAYOUTS`; found where it is left out.
         tta: Test-time augmentation, one of `predict.views.KINDS`.
         unseen: Whether it may show the network what training never did.
+        planes: 3 shows a network of two axes the slices of a volume along all three axes; 1 along the first.
         review: Whether to write `review.csv`, what a person should look at first.
         whole_norms: Whether norms over the map take the statistics of the whole image.
         stream: How files are predicted region by region; those that do not fit into memory always are.
@@ -87,6 +88,7 @@ class FileOptions:
     layout: str | None = None
     tta: str | None = None
     unseen: bool = False
+    planes: int = 1
     review: bool = True
     whole_norms: bool = False
     stream: StreamOptions = field(default_factory=StreamOptions)
@@ -99,6 +101,12 @@ class FileOptions:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+        if self.engine == "strips" and (self.tta or self.planes > 1):
+            found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
+            raise UsageError(Problem(found, "predict", "one of them"))
+        if self.engine == "strips" and self.backend == "compile":
+            found = "both --engine strips and --backend compile are given"
+            raise UsageError(Problem(found, "predict", "one of them", "--backend packed"))
         if self.engine == "strips" and self.stream.cluster:
             found = "both --engine strips and --cluster are given"
             raise UsageError(Problem(found, "predict", "--part, or one process"))

@@ -26,6 +26,7 @@ from skipway.predict.familiar import Familiar
 from skipway.predict.known import Known
 from skipway.predict.logits import Outputs
 from skipway.predict.pixels import ArrayPixels, Pixels, seen
+from skipway.predict.planes import PLANES, Planes
 from skipway.predict.review import Review
 from skipway.predict.samples import sampled
 from skipway.predict.stream import Prediction, predict_array, predict_pixels
@@ -53,12 +54,13 @@ class Predictor:
         augmentation: What training showed the network, see `viewed`.
         familiar: What its training images look like; None where the run does not say.
         tta: Which views it is shown, see `viewed`.
+        planes: In how many planes a network of two axes sees a volume, see `in_planes`.
         whole_norms: Whether instance and group norm take the statistics of the whole image, see `of_whole_image`.
         backend: What computes the network and why, a line; empty for torch in fp32.
         computed: The `identity` where a backend holds the weights; empty where the model does.
     """
 
-    model: Model | Views | Turns
+    model: Model | Views | Turns | Planes
     task: Task
     normalisation: Normalisation
     device: torch.device
@@ -69,13 +71,14 @@ class Predictor:
     augmentation: Augmentation = field(default_factory=Augmentation)
     familiar: Familiar | None = None
     tta: str | None = None
+    planes: int = 1
     whole_norms: bool = False
     backend: str = ""
     computed: str = ""
 
     @property
     def ndim(self) -> int:
-        """Spatial axes of the network: 2 predicts page by page, 3 a stack as one volume."""
+        """Spatial axes of what predicts: 2 predicts page by page, 3 a stack as one volume."""
         return self.model.geometry.ndim
 
     @property
@@ -83,27 +86,36 @@ class Predictor:
         """The one network that predicts.
 
         Raises:
-            UsageError: there are several.
+            UsageError: there are several, or it is inside of something else.
         """
-        if not isinstance(self.model, SkipGraph):
+        if isinstance(self.model, SkipGraph):
+            return self.model
+        if self.networks > 1:
             fix = f"name one of them, such as {Path(self.name) / 'fold-1'}"
             raise UsageError(Problem(f"a run of {self.networks} networks", self.name, "a run of one", fix))
-        if not isinstance(self.model, SkipGraph):
-            raise UsageError(Problem("its network was handed to a runtime", self.name, fix="load it again"))
-        return self.model
+        several = isinstance(self.model, Views | Turns | Planes)
+        found = f"its network {'is shown several views' if several else 'was handed to a runtime'}"
+        raise UsageError(Problem(found, self.name, fix="load it again"))
 
     @property
     def networks(self) -> int:
         """How many networks predict, each for the time of one."""
-        model = self.model.model if isinstance(self.model, Views | Turns) else self.model
+        model = self._seeing
+        model = model.model if isinstance(model, Views | Turns) else model
         return len(model.members) if isinstance(model, Ensemble) else 1
 
     @property
     def views(self) -> int:
         """How many views of an image each network is shown."""
-        if isinstance(self.model, Turns):
+        model = self._seeing
+        if isinstance(model, Turns):
             return SEVEN
-        return len(self.model.views) if isinstance(self.model, Views) else 1
+        return len(model.views) if isinstance(model, Views) else 1
+
+    @property
+    def _seeing(self) -> Model | Views | Turns:
+        """What sees an image, or each slice of it."""
+        return self.model.model if isinstance(self.model, Planes) else self.model
 
     @classmethod
     def load(
@@ -166,8 +178,8 @@ class Predictor:
         """
         if outputs == "mean" and level is None:
             return self
-        if isinstance(self.model, Views | Turns):
-            raise ValueError("choose the outputs before the views")
+        if isinstance(self.model, Views | Turns | Planes):
+            raise ValueError("choose the outputs before the views and the planes")
         nodes = self.model.topology.outputs
         wanted = nodes[-1].column if level is None else level
         if len(nodes) == 1 and nodes[0].column == wanted:
@@ -198,11 +210,32 @@ class Predictor:
             raise UsageError(Problem(f"found {kind!r}", "--tta", ", ".join(KINDS)))
         if not unseen:
             refuse_unseen(kind, self.augmentation, self.task.labels)
-        if isinstance(self.model, Views | Turns):
-            raise ValueError("its views are chosen already")
+        if isinstance(self.model, Views | Turns | Planes):
+            raise ValueError("its views are chosen already, or its planes")
         plain = self.model
         model = Turns(plain) if kind == "seven" else Views(plain, views_of(kind, self.ndim))
         return replace(self, model=model.train(plain.training), tta=kind)
+
+    def in_planes(self, planes: int = 3) -> "Predictor":
+        """This predictor with a network of two axes that sees a volume in three planes: the mean of the probabilities.
+
+        The network is shown every slice along each of the three axes, in every view, and predicts volumes then.
+
+        Args:
+            planes: 3; or 1, slice by slice along the first axis, as it is.
+
+        Raises:
+            UsageError: another number, or a network that cannot.
+        """
+        if planes not in PLANES:
+            raise UsageError(Problem(f"found {planes}", "--planes", "1 or 3"))
+        if planes == 1:
+            return self
+        if self.whole_norms:
+            raise UsageError(Problem("both --whole-norms and --planes are given", "predict", "one of them"))
+        if isinstance(self.model, Planes):
+            raise ValueError("its planes are chosen already")
+        return replace(self, model=Planes(self.model).train(self.model.training), planes=planes)
 
     def of_whole_image(self) -> "Predictor":
         """This predictor with the statistics of the whole image in every instance and group norm, as one pass has them.
@@ -210,8 +243,10 @@ class Predictor:
         Any tile then gives the same; each norm costs a pass over the image up to it. Other norms are left as they are.
 
         Raises:
-            UsageError: several views are asked for, each of which would have statistics of its own.
+            UsageError: several views or planes are asked for, each of which would have statistics of its own.
         """
+        if self.planes > 1:
+            raise UsageError(Problem("both --whole-norms and --planes are given", "predict", "one of them"))
         if self.views > 1:
             raise UsageError(Problem("both --whole-norms and --tta are given", "predict", "one of them"))
         if self.backend:
@@ -241,11 +276,11 @@ class Predictor:
         asked for.
 
         Args:
-            backend: "torch", "packed", "onnxruntime", "openvino", or "auto": the fastest of those that compute the
-                same, measured once.
+            backend: "torch", "packed", "onnxruntime", "openvino", "compile", or "auto": the fastest of those that
+                compute the same, measured once, but for "compile".
             precision: "fp32", "bf16" or "int8", which is calibrated and refused where it loses more than half a
                 point.
-            images: What "auto" and "int8" are measured on, as for `predict`.
+            images: What "auto", "compile" and "int8" are measured on, as for `predict`.
             tiles: The same as a network sees it, (1, C, *S) each.
 
         Raises:
@@ -255,8 +290,8 @@ class Predictor:
         """
         if (backend, precision) == ("torch", "fp32"):
             return self
-        if isinstance(self.model, Views | Turns):
-            raise ValueError("choose the backend before the views")
+        if isinstance(self.model, Views | Turns | Planes):
+            raise ValueError("choose the backend before the views and the planes")
         measured = [*tiles, *self._tiles(images, TILES.get(precision, 1))]
         sets = self.task.labels.overlapping
         choice = chosen(self.model, backend, precision, measured, overlapping=sets)
@@ -321,8 +356,11 @@ class Predictor:
         """Refuse an image that the network cannot take.
 
         Raises:
-            DataError: the channels are not those of the training images.
+            DataError: the channels are not those of the training images, or it is a page where planes are asked for.
         """
+        if self.planes > 1 and image.pages == 1:
+            found, fix = "an image of one page", "leave out --planes for it"
+            raise DataError(Problem(found, shown(image.path), "a volume, for --planes 3", fix))
         wanted = self.model.in_channels
         if image.channels != wanted:
             expected = f"{wanted}, as {self.name} was trained on"
@@ -400,6 +438,9 @@ class Predictor:
             said["networks"] = text
         if self.views > 1:
             said["views"] = f"{self.views}, the mean of their probabilities: {self.views} × the time of one"
+        if self.planes > 1:
+            count = self.planes
+            said["planes"] = f"{count}, the mean of their probabilities: {count} × the time of slice by slice"
         if self.whole_norms and (count := passes(self.model)):
             said["norms"] = (
                 f"{count} with the statistics of the whole image: as many passes, each up to its norm"

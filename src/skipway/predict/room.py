@@ -10,7 +10,7 @@ import torch
 from skipway import memory
 from skipway.errors import Problem, UsageError
 from skipway.images.codecs import CACHE_BYTES
-from skipway.predict.logits import Outputs, combine, decided
+from skipway.predict.logits import Outputs, decided
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating, predict_strips, strips_of
@@ -161,9 +161,12 @@ class Room:
         model = self.predictor.model
 
         def once() -> None:
-            run = getattr(model, "frugal", model)
-            outputs = run(torch.zeros(1, model.in_channels, *reads, device=self.predictor.device))
-            logits = combine(outputs, self.outputs, overlapping=self._sets)[0][:, *tile.crop]
+            weight, first = next(model.parameters()), tuple(part.start for part in tile.region)
+            nothing = torch.zeros(
+                1, model.in_channels, *reads, dtype=weight.dtype, device=self.predictor.device
+            )
+            said = heard(model, nothing, first, self.outputs, tile.crop)
+            logits = agreed(said, overlapping=self._sets, apart=True)[0][0][:, *tile.crop]
             decided(logits, overlapping=self._sets).cpu()
 
         self._warm_up(once)

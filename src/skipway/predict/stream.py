@@ -328,7 +328,7 @@ class _Run:
     def computed(self, tile: Tile, read: NDArray[np.floating], on_spread: OnMap | None = None) -> Tensor:
         """Logits of the pixels that a tile decides, of what the network sees of it."""
         first = tuple(side.start for side in tile.region)
-        said = heard(self.model, self._given(read), first, self.outputs)
+        said = heard(self.model, self._given(read), first, self.outputs, tile.crop)
         return self._agreed(said, tile.crop, tile.write, on_spread)
 
     def _normalised(self, read: NDArray[Any]) -> NDArray[np.floating]:
@@ -392,10 +392,12 @@ def _strips(run: _Run, options: Options) -> Strips | None:
 
 
 def _pixel_bytes(model: nn.Module) -> int:
-    """Bytes a pixel takes at the peak of a pass: 12 maps as wide as the first layer.
+    """Bytes a pixel takes at the peak of a pass: what the model says, or 12 maps as wide as the first layer.
 
     Counted in live tensors at 320², nodes in bands: 2 to 8 for the family, 25 for UNet 3+; the kernels need some more.
     """
+    if (known := getattr(model, "pixel_bytes", None)) is not None:
+        return int(known)
     first = next(model.parameters())
     return 12 * first.shape[0] * first.element_size()
 

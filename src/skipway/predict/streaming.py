@@ -78,6 +78,7 @@ class Streaming:
             "normalisation": predictor.normalisation.to_json(),
             "outputs": options.outputs,
             "views": predictor.tta,
+            "planes": predictor.planes,
             "norms": predictor.whole_norms,
             "quantity": options.quantity,
             "temperature": predictor.temperature(options.outputs),
@@ -205,6 +206,7 @@ class Streaming:
             options.quantity,
             calibrated=self.predictor.calibration is not None,
             tta=self.predictor.tta,
+            planes=self.predictor.planes,
             reviewed=options.review,
         )
         return made_on_cluster(flow, recipe, cluster, self.event)

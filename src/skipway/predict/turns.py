@@ -69,7 +69,9 @@ class Turns(nn.Module):
             tile_exact=inner.tile_exact,
         )
 
-    def opinions(self, x: Tensor, first: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    def opinions(
+        self, x: Tensor, first: Sequence[int], wanted: Sequence[slice] = ()
+    ) -> Iterator[tuple[Tensor, ...]]:
         """What the network says of each rotation; see `opinions.Several`."""
         for k in range(SEVEN):
             yield from self._turned(x, first, 2 * math.pi * k / SEVEN)

@@ -134,7 +134,9 @@ class Views(nn.Module):
         self.classes = model.classes
         self.rounding = model.rounding
 
-    def opinions(self, x: Tensor, first: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    def opinions(
+        self, x: Tensor, first: Sequence[int], wanted: Sequence[slice] = ()
+    ) -> Iterator[tuple[Tensor, ...]]:
         """What the network says of each view; see `opinions.Several`."""
         for view in self.views:
             for found in asked(self.model, view.of(x), ()):  # nobody here asks where the pixels lie
@@ -148,7 +150,7 @@ def _geometry(geometry: Geometry, views: Sequence[View]) -> Geometry:
     not where a legal output is no multiple of it (388 of 572): then an interpolating network needs a stride more.
     """
     if any(view.exchanged for view in views):
-        geometry = _alike(geometry)
+        geometry = alike(geometry, "--tta", "--tta mirror")
     if not any(view.mirrored for view in views):
         return geometry
     sides = zip(geometry.halo, geometry.smallest, geometry.margin, geometry.stride, strict=True)
@@ -156,11 +158,20 @@ def _geometry(geometry: Geometry, views: Sequence[View]) -> Geometry:
     return replace(geometry, halo=halo)
 
 
-def _alike(geometry: Geometry) -> Geometry:
-    """The same for the last two axes."""
+def alike(geometry: Geometry, option: str, fix: str) -> Geometry:
+    """The same for the last two axes.
+
+    Args:
+        geometry: Of a network.
+        option: That needs it, for the message.
+        fix: What to type where it cannot be.
+
+    Raises:
+        UsageError: their strides or margins differ.
+    """
     same = (geometry.stride, geometry.smallest, geometry.margin, *geometry.margins.values())
     if any(sides[-1] != sides[-2] for sides in same):
         found = f"{geometry.name} treats rows and columns differently (strides {geometry.stride})"
-        raise UsageError(Problem(found, "--tta", "the same strides along both", "--tta mirror"))
+        raise UsageError(Problem(found, option, "the same strides along both", fix))
     widest = (*geometry.halo[:-2], *(max(geometry.halo[-2:]),) * 2)
     return replace(geometry, halo=widest)
