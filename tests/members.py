@@ -43,12 +43,17 @@ def axes(name, ndim):
 
 
 def made(name, ndim, dtype=torch.float32, **config):
-    """A small network with numbers in every parameter, biases too, and in the statistics of norms used again."""
+    """A small network with numbers in every parameter, biases too, and in the statistics of norms used again.
+
+    Norms scale by about 1: where they scale by little, a ReLU may pass nothing and the network answers with a constant.
+    """
     torch.manual_seed(0)
     model = build(name, in_channels=1, classes=2, **small(name, **axes(name, ndim), **config))
     model = model.to(dtype).eval()
-    for parameter in model.parameters():
-        if parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
+    for key, parameter in model.named_parameters():
+        if parameter.ndim == 1 and key.endswith("weight"):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        elif parameter.ndim == 1 or not bool(parameter.any()):  # FCN's scores start at zero
             torch.nn.init.normal_(parameter, std=0.2)
     for module in model.modules():
         if isinstance(module, RepeatedBatchNorm):

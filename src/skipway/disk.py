@@ -81,6 +81,33 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers of this machine that are gone left in a folder; files of those that live stay.
+
+    Raises:
+        EnvironmentFault: the disk refused.
+    """
+    if os.name != "posix":  # elsewhere nobody can be asked whether they live
+        return
+    for path in folder.glob(f"{TEMPORARY}*"):
+        owner = path.name.rpartition(".")[2]
+        if owner.isdecimal() and not _lives(int(owner)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
 

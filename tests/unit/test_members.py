@@ -17,6 +17,15 @@ def legal(model, wanted):
 
 
 @pytest.mark.parametrize(("name", "ndim"), MEMBERS)
+def test_a_small_member_answers_with_more_than_a_constant(name, ndim):
+    """Or none of the tests below could fail."""
+    model = made(name, ndim, torch.float64)
+    image = torch.randn(1, 1, *legal(model, 20 if ndim == 3 else 48)).double()
+    with torch.inference_mode():
+        assert all(float(logits[0, 0].std()) > 1e-3 for logits in model(image) if logits.ndim > 2)
+
+
+@pytest.mark.parametrize(("name", "ndim"), MEMBERS)
 def test_the_gradient_reaches_every_parameter(name, ndim):
     options = {"supervised": True} if "supervised" in arguments(name) else {}
     model = made(name, ndim, **options).train()
@@ -46,17 +55,26 @@ def test_saved_and_loaded_is_equal(name, ndim):
 SIDES = {2: ((1, 1), (7, 97), (33, 64), (97, 50)), 3: ((1, 1, 1), (5, 17, 30))}
 
 
+def predicted(model, image, tile):
+    """Logits and labels; not the labels alone, which are all of one class in some of the small members."""
+    logits = np.full((2, *image.shape[1:]), np.nan)
+    found = predict_array(
+        model, image, tile=tile, on_logits=lambda region, values: logits.__setitem__((..., *region), values)
+    )
+    return logits, found.labels
+
+
 @pytest.mark.parametrize(("name", "ndim"), MEMBERS)
 def test_every_size_is_predicted_and_tiles_change_nothing(name, ndim):
     model = made(name, ndim, torch.float64)
     for size in SIDES[ndim]:
         image = np.random.default_rng(sum(size)).normal(size=(1, *size))
-        whole = predict_array(model, image, tile=512)
-        assert whole.labels.shape == size
-        tiled = predict_array(model, image, tile=16)
-        assert tiled.labels.shape == size
+        (whole, labels), (tiled, again) = (predicted(model, image, tile) for tile in (512, 16))
+        assert labels.shape == again.shape == size
+        assert np.isfinite(tiled).all()
         if model.geometry.tile_exact:
-            assert np.array_equal(whole.labels, tiled.labels)
+            assert np.abs(whole - tiled).max() <= 1e-12 * np.abs(whole).max()
+            assert np.array_equal(labels, again)
 
 
 @pytest.mark.parametrize(("name", "ndim"), MEMBERS)
@@ -76,7 +94,8 @@ def test_bfloat16_stays_near_single(name, ndim):
         exact = model(image)[-1]
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(image)[-1].float()
-    assert float((rough - exact).abs().max()) < 0.1 * float(exact.std() + exact.abs().mean())
+    bound = 0.3 if name.startswith("r2_") else 0.1  # what runs through the same weights again rounds again
+    assert float((rough - exact).square().mean().sqrt()) < bound * float(exact.std())
 
 
 @pytest.mark.parametrize(("name", "ndim"), MEMBERS)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skipway.data.sources import Source
-from skipway.disk import write_json
+from skipway.disk import sweep, write_json
 
 FOLDER = ".resume"
 """In the output folder, while a prediction is not finished."""
@@ -59,8 +59,10 @@ class Resume:
     def clear(self, targets: Iterable[Path]) -> None:
         """All of these are finished: leave nothing behind but what belongs to other commands."""
         for target in targets:
-            for path in (journal := self.journal(target), journal.with_suffix(".pieces")):
+            for path in self.folder.glob(f"{self.journal(target).stem}.*"):
                 path.unlink(missing_ok=True)
+        for folder in (self.folder, self._output):
+            sweep(folder)
         self._file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty
             self.folder.rmdir()

@@ -11,6 +11,7 @@ from skipway import memory
 from skipway.errors import Problem, UsageError
 from skipway.images.codecs import CACHE_BYTES
 from skipway.predict.logits import Outputs, decided
+from skipway.predict.opinions import agreed, heard
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating, predict_strips, strips_of
