@@ -5,11 +5,13 @@ on the faces of the blocks). An object is then a set of pieces; its area is the 
 order that of the first pixel of any of them. Gaps are closed window by window: whether a pixel is closed, and to
 what, depends on the pixels that touch it, so a window needs one pixel more on each side.
 
-Memory: a few numbers for each piece, and the faces of one row of blocks.
+Memory: 8 bytes for each piece, 38 while they are joined, and the faces of one row of blocks.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,8 @@ class Joining:
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._first: dict[int, int] = {}
-        self._areas: list[NDArray[np.int64]] = []
-        self._starts: list[NDArray[np.int64]] = []
+        self._areas: list[NDArray[np.uint32]] = []
+        self._starts: list[NDArray[Any]] = []
         self._count = 0
         self._pairs: list[NDArray[np.int64]] = []
         self._faces: dict[tuple[int, int], NDArray[np.int64]] = {}
@@ -50,25 +52,38 @@ class Joining:
         count = int(pieces.max(initial=0))
         flat = pieces.ravel()
         self._first[number] = self._count
-        self._areas.append(np.bincount(flat, minlength=count + 1)[1:].astype(np.int64))
-        self._starts.append(_first_pixels(pieces, count, window, self._regions.size))
+        self._areas.append(np.bincount(flat, minlength=count + 1)[1:].astype(np.uint32))
+        starts = _first_pixels(pieces, count, window, self._regions.size)
+        self._starts.append(starts.astype(np.uint32) if prod(self._regions.size) < 2**32 else starts)
         self._meet(number, pieces)
         self._count += count
         return pieces
 
     def joined(self, min_area: int = 0, *, close: bool = False) -> "Joined":
-        """The objects, when all blocks were added; see `to_objects` for the rules."""
-        areas = np.concatenate([np.zeros(0, np.int64), *self._areas])
-        starts = np.concatenate([np.zeros(0, np.int64), *self._starts])
-        roots = _roots(self._count, self._pairs)
-        total = np.bincount(roots, weights=areas, minlength=self._count).astype(np.int64)
-        first = np.full(self._count, np.iinfo(np.int64).max)
-        np.minimum.at(first, roots, starts)
-        kept = np.flatnonzero((total >= max(1, min_area)) & (roots == np.arange(self._count)))
-        kept = kept[np.argsort(first[kept], kind="stable")]
+        """The objects, when all blocks were added; see `to_objects` for the rules. Nothing else can be asked then.
+
+        Few pieces meet one of another block, so that all others are counted where they are: there are millions.
+        """
+        meeting, groups = _groups(self._pairs)
+        areas, starts = _joint(self._areas, np.uint32), _joint(self._starts, np.int64)
+        kept = areas >= max(1, min_area)
+        groups_first, stands = np.unique(groups, return_index=True)
+        total = np.zeros(len(groups_first), np.int64)
+        np.add.at(total, groups, areas[meeting])
+        first = np.full(len(groups_first), np.iinfo(np.int64).max)
+        np.minimum.at(first, groups, starts[meeting])
+        stands = meeting[stands]
+        kept[meeting] = False
+        kept[stands] = total >= max(1, min_area)
+        starts[stands] = first
+        del areas
+        which = np.flatnonzero(kept)
+        starts = starts[which]
+        which = which[np.argsort(starts, kind="stable")]
         ids = np.zeros(self._count, np.int32)
-        ids[kept] = np.arange(1, len(kept) + 1)
-        return Joined(self._regions, dict(self._first), ids[roots], len(kept), close)
+        ids[which] = np.arange(1, len(which) + 1, dtype=np.int32)
+        ids[meeting] = ids[stands[groups]]
+        return Joined(self._regions, dict(self._first), ids, len(which), close)
 
     def _meet(self, number: int, pieces: NDArray[np.int32]) -> None:
         """Pairs of pieces that share an edge with a block that was added before."""
@@ -171,19 +186,25 @@ def _first_pixels(
     return found
 
 
-def _roots(count: int, pairs: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """For each piece one piece that stands for its whole object."""
+def _joint(parts: list[NDArray[Any]], empty: type[np.generic]) -> NDArray[Any]:
+    """All of them in one, and none of them any more."""
+    found = np.concatenate(parts) if parts else np.zeros(0, empty)
+    parts.clear()
+    return found
+
+
+def _groups(pairs: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pieces that meet others, and for each of them the number of its group, 0 and up."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not count:
-        return np.zeros(0, np.int64)
-    edges = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    graph = coo_array((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    groups = connected_components(graph, directed=False)[1]
-    stands = np.zeros(groups.max() + 1, np.int64)
-    stands[groups[::-1]] = np.arange(count)[::-1]
-    return stands[groups]
+    edges = _joint(pairs, np.int64).reshape(-1, 2)
+    pieces, places = np.unique(edges, return_inverse=True)
+    if not len(pieces):
+        return pieces, pieces
+    ends = places.reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), np.bool_), (ends[:, 0], ends[:, 1])), shape=(len(pieces),) * 2)
+    return pieces, connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _place(number: int, counts: Sequence[int]) -> list[int]:
