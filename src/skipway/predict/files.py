@@ -104,6 +104,9 @@ class FileOptions:
             raise UsageError(
                 Problem("both --whole-norms and --cluster are given", "predict", "--part, or one process")
             )
+        if self.stream.cluster and (self.backend, self.precision) != ("torch", "fp32"):
+            found = "both --cluster and --backend or --precision are given"
+            raise UsageError(Problem(found, "predict", "--part, or one process"))
         if self.engine == "strips" and (self.tta or self.planes > 1):
             found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
             raise UsageError(Problem(found, "predict", "one of them"))
