@@ -78,6 +78,11 @@ def test_workers_of_a_cluster_are_told_of_views_and_planes(trained, tmp_path, mo
     [
         ({"engine": "strips", "tta": "mirror"}, "both --engine strips and --tta"),
         ({"engine": "strips", "stream": StreamOptions(cluster="2")}, "both --engine strips and --cluster"),
+        ({"backend": "packed", "stream": StreamOptions(cluster="2")}, "both --cluster and --backend"),
+        (
+            {"precision": "bf16", "stream": StreamOptions(cluster="2")},
+            "both --cluster and --backend or --prec",
+        ),
         ({"engine": "strips", "planes": 3}, "both --engine strips and --planes"),
         ({"engine": "strips", "backend": "compile"}, "both --engine strips and --backend compile"),
     ],

@@ -50,6 +50,7 @@ class Recipe:
         level: Output of this column instead of the last.
         quantity: What is kept beside the labels.
         calibrated: Whether probabilities are those of the run's temperature.
+        device: Kind of device the network runs on.
         tta: Which views the network is shown.
         planes: In how many planes it sees a volume.
         reviewed: Whether to keep what `Review` sees.
@@ -63,6 +64,7 @@ class Recipe:
     level: int | None
     quantity: Quantity
     calibrated: bool
+    device: str
     tta: str | None = None
     planes: int = 1
     reviewed: bool = False
@@ -142,7 +144,9 @@ def _loaded(recipe: str) -> tuple[Recipe, Predictor, ImageFile]:
     told = Recipe.from_text(recipe)
     if told.threads is not None:
         torch.set_num_threads(told.threads)
-    predictor = Predictor.load(told.run, calibrated=told.calibrated).using(told.outputs, told.level)
+    predictor = Predictor.load(told.run, device=told.device, calibrated=told.calibrated).using(
+        told.outputs, told.level
+    )
     # Whether the views may be shown was asked where the command was typed.
     predictor = predictor.viewed(told.tta, unseen=True).in_planes(told.planes)
     image = replace(told.source, colour=predictor.normalisation.colour).open_image()

@@ -101,6 +101,9 @@ class FileOptions:
             raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
+        if self.stream.cluster and (self.backend, self.precision) != ("torch", "fp32"):
+            found = "both --cluster and --backend or --precision are given"
+            raise UsageError(Problem(found, "predict", "--part, or one process"))
         if self.engine == "strips" and (self.tta or self.planes > 1):
             found = f"both --engine strips and {'--tta' if self.tta else '--planes'} are given"
             raise UsageError(Problem(found, "predict", "one of them"))

@@ -12,7 +12,7 @@ import torch
 
 from skipway import memory
 from skipway.data.sources import Source
-from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError, Problem, UsageError
+from skipway.errors import OF_A_FILE, EnvironmentFault, NumericalError
 from skipway.images import ImageFile, labels_suffix, suffix_of
 from skipway.images.paged import SMALL
 from skipway.images.paged import WRITERS as STREAMED
@@ -195,8 +195,6 @@ class Streaming:
         if not cluster:
             regions = None if part is None else part.share(flow.count)
             return flow.run(self.event, regions, reviewed=options.review)
-        if self.predictor.computed:
-            raise UsageError(Problem("both --cluster and --backend are given", "predict", "one of them"))
         recipe = Recipe(
             self.predictor.name,
             source,
@@ -205,6 +203,7 @@ class Streaming:
             options.level,
             options.quantity,
             calibrated=self.predictor.calibration is not None,
+            device=self.predictor.device.type,
             tta=self.predictor.tta,
             planes=self.predictor.planes,
             reviewed=options.review,
