@@ -2,14 +2,15 @@
 
     SKIPWAY_DATA=… uv run --all-extras python benchmarks/real_images.py --out OUT           kinds, then the large image
     SKIPWAY_DATA=… uv run --all-extras python benchmarks/real_images.py --out OUT --side 65536 --only large
+    SKIPWAY_DATA=… uv run --all-extras python benchmarks/real_images.py --out OUT --pictures   of what lies in OUT
     uv run python benchmarks/real_images.py --report                                        the page alone
 
 *Kinds*: each data set gets a run of 50 steps (one that lies in OUT/runs is used as it is), predicts up to six of its
 images the plain way and then again in other ways, and the labels that differ are counted. *Large*: the EM fields of
 the run's data are stitched, turned at random, into one tiled TIFF; its prediction is killed with SIGKILL after a third
 of its regions and started again; windows of the answer are held against a pass of the plain network over each of them.
-Masks and review lie in OUT afterwards: those are the pictures. Figures go to `benchmarks/results/real_images.json`,
-tables to `docs/results/prediction.md`; `--results FOLDER` keeps both elsewhere.
+Masks and review lie in OUT afterwards, and `--pictures` draws them into OUT/pictures. Figures go to
+`benchmarks/results/real_images.json`, tables to `docs/results/prediction.md`; `--results FOLDER` keeps both elsewhere.
 """
 
 import argparse
@@ -46,6 +47,9 @@ SIX = 6
 
 def main() -> None:
     wanted = arguments()
+    if wanted.pictures:
+        apart(drawn, wanted.out)
+        return
     figures = wanted.results / "real_images.json"
     rows: list[Row] = rows_of(figures)
     for row in () if wanted.report else measured(wanted, rows):
@@ -62,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for runs and masks")
     parser.add_argument("--side", type=int, default=32768, help="of the large image, a multiple of 512")
     parser.add_argument("--only", choices=("kinds", "large"), help="one of the two")
+    parser.add_argument("--pictures", action="store_true", help="measure nothing, draw what lies in OUT")
     parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page")
     found = parser.parse_args()
@@ -242,6 +247,37 @@ def windows(run: Path, image: Path, mask: Path) -> dict[str, int]:
             differ += int((made.read(0, tile.write)[0] != wanted).sum())
             labels += wanted.size
     return {"windows": WINDOWS, "labels": labels, "differ": differ}
+
+
+def drawn(out: Path) -> None:
+    """Each set's first images and their masks side by side, and pieces of the large one."""
+    import numpy as np
+
+    from skipway.images import open_image, open_mask
+    from skipway.report.pictures import contact_sheet, overlay, png, stretch
+
+    def pair(image: Path, mask: Path, corner: int = 0) -> tuple[Any, Any]:
+        with open_image(image) as pixels, open_mask(mask) as labels:
+            page, part = pixels.pages // 2, tuple(slice(corner, corner + 512) for _ in range(2))
+            seen, made = pixels.read(page, part), labels.read(page, part)[0]
+            return stretch(seen), overlay(seen, made.astype(np.int64), outline=False)
+
+    sheets = {"large": [pair(*one, at) for one in larges(out) for at in (0, 4096, 8192)]}
+    for one in KINDS:
+        masks = sorted((out / "masks" / folder(one) / "plain").rglob("*.*"))
+        images = {p.name.split(".")[0]: p for p in (out / "new" / folder(one)).rglob("*.*")}
+        named = [(images.get(mask.name.split(".")[0]), mask) for mask in masks]
+        sheets[folder(one)] = [pair(image, mask) for image, mask in named if image is not None][:4]
+    (out / "pictures").mkdir(exist_ok=True)
+    for name, rows in sheets.items():
+        if rows:
+            (out / "pictures" / f"{name}.png").write_bytes(png(contact_sheet(rows, ("image", "mask"))))
+
+
+def larges(out: Path) -> list[tuple[Path, Path]]:
+    """Large images and their masks."""
+    found = ((image, out / "large-masks" / image.name) for image in (out / "large").glob("*.tif"))
+    return [one for one in found if one[1].exists()]
 
 
 def report(rows: Iterable[Row]) -> str:
