@@ -35,7 +35,9 @@ def amount(text: str | int, flag: str = "--ram") -> int:
     size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size < 1:
         raise UsageError(
-            Problem(f"found {str(text)!r}", flag, "an amount of memory such as 512M, 4G or 1.5G")
+            Problem(
+                f"found {str(text)!r}", flag, "an amount of memory such as 512M, 4G or 1.5G", f"{flag} 4G"
+            )
         )
     return size
 

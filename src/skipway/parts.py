@@ -37,7 +37,9 @@ class Part:
         part = cls(int(found[1]), int(found[2])) if found else None
         if part is None or not 1 <= part.number <= part.of or part.of < least:
             expected = "K/N with K from 1 to N, such as 2/5"
-            raise UsageError(Problem(f"found {text!r}", flag, expected, f"{flag} 2/5"))
+            most = max(least, part.of) if part else 5
+            fix = f"{flag} {most if part else 2}/{most}"
+            raise UsageError(Problem(f"found {text!r}", flag, expected, fix))
         return part
 
     def __str__(self) -> str:

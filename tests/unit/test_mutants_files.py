@@ -5,17 +5,10 @@ import pytest
 import tifffile
 from streams import images, plain, predicted, predictor
 
-from skipway.images import paged
 from skipway.predict import finish
 from skipway.predict import flow as flows
 from skipway.predict.journal import Journal
 from skipway.predict.making import Making
-
-
-@pytest.fixture
-def small_regions(monkeypatch):
-    monkeypatch.setattr(flows, "_CHUNK", 16)
-    monkeypatch.setattr(paged, "SMALL", 0)
 
 
 def pages_in_another_order(patch):

@@ -80,6 +80,24 @@ def test_parts_in_any_order_and_what_gathers_them_equal_one_process(tmp_path, sm
     assert not kept.exists()
 
 
+def test_there_is_a_region_for_every_part_or_it_is_said(tmp_path, small_regions):
+    run, source = predictor(), images(tmp_path / "in", (70, 53))
+    events = []
+    predicted(run, source, tmp_path / "many", events, stream=StreamOptions(part=Part(1, 6)))
+    assert not [event for event in events if event["event"] == "warning"]
+    made = [event for event in events if event["event"] == "region"]
+    assert len(made) >= 1
+    assert made[-1]["of"] >= 6
+    events.clear()
+    some = StreamOptions(part=Part(1, 3))
+    predicted(run, source, tmp_path / "few", events, tile=80, stream=some)  # as the user says: one region
+    (said,) = [event["text"] for event in events if event["event"] == "warning"]
+    assert (
+        said
+        == "i0.tif: 1 regions are too few for 3 parts, and part 1/3 has none; a smaller --tile makes more"
+    )
+
+
 def test_a_damaged_region_of_a_part_is_made_again(tmp_path, small_regions):
     run, source = predictor(), images(tmp_path / "in", (70, 53))
     predicted(run, source, tmp_path / "one", tile=20)

@@ -241,7 +241,9 @@ def _save_tiff(to: Path, labels: Paged, palette: NDArray[Any] | None, geometry: 
         for level in range(1, coarser + 1):
             every = 1 << level
             small = (*shape[:-2], -(-height // every), -(-width // every))
-            file.write(_tiles(labels, every, tile), shape=small, subfiletype=1, metadata=None, **common)
+            # tifffile takes a level that tells no shape, below one that does, for damaged; of a stack it needs that.
+            shaped: dict[str, Any] | None = None if ome or len(shape) > 2 else {}
+            file.write(_tiles(labels, every, tile), shape=small, subfiletype=1, metadata=shaped, **common)
 
 
 def _is_ome(to: Path) -> bool:

@@ -222,6 +222,8 @@ def require_workers(cluster: str) -> str:
         )
     if not cluster.isdecimal() and "://" not in cluster:
         raise UsageError(
-            Problem(f"found {cluster!r}", "--cluster", "tcp://host:8786, or a number of processes")
+            Problem(
+                f"found {cluster!r}", "--cluster", "tcp://host:8786, or a number of processes", "--cluster 2"
+            )
         )
     return cluster

@@ -29,6 +29,7 @@ from skipway.predict.review import Reviews
 from skipway.predict.room import STORED, Room, sides_of
 from skipway.predict.stream import Engine, evaluating
 from skipway.regions import Regions, region_list, strip_list
+from skipway.tiles import round_tile
 
 Event = Callable[[Mapping[str, Any]], None]
 
@@ -190,7 +191,7 @@ def opened(
         if differs:
             text = f"{image.path.name}: begun anew, for another {' and '.join(differs)}"
             event({"event": "line", "name": "resume", "text": text})
-        regions = _regions(predictor, image, room, tile, engine)
+        regions = _regions(predictor, image, room, tile, engine, parts=1 if part is None else part.of)
         _said(event, image, predictor, regions)
         known = {**about, "regions": regions.to_json()}
         known = settled(path, known) if part else known
@@ -213,14 +214,24 @@ def opened(
 
 
 def _regions(
-    predictor: Predictor, image: ImageFile, room: Room, tile: int | None, engine: Engine | None
+    predictor: Predictor, image: ImageFile, room: Room, tile: int | None, engine: Engine | None, *, parts: int
 ) -> Regions:
+    """The regions of an image: the largest that fit, and smaller ones where there would be none for some part."""
     size = (image.pages, *image.size) if predictor.ndim == 3 else image.size
     chunk = STORED[predictor.ndim]
     image.read(0, (slice(0, 1), slice(0, 1)))  # what is decoded as a whole is in memory now, and counted
     if engine == "strips":
         return strip_list(size, room.rows(size, tile), chunk, predictor.model.geometry.halo[0])
-    return region_list(size, room.step(size, tile), (chunk,) * predictor.ndim)
+    step = room.step(size, tile)
+    found = region_list(size, step, (chunk,) * predictor.ndim)
+    while tile is None and len(found) * len(predictor.units(image)) < parts and max(found.block) > chunk:
+        half = max(found.block) // 2
+        step = round_tile([min(side, half) for side in found.step], predictor.model.geometry)
+        smaller = region_list(size, step, (chunk,) * predictor.ndim)
+        if smaller == found:
+            break
+        found = smaller
+    return found
 
 
 def _said(event: Event, image: ImageFile, predictor: Predictor, regions: Regions) -> None:

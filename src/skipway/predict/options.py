@@ -98,7 +98,9 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
-            raise UsageError(Problem(f"found {self.tile}", "--tile", "a side in pixels above 0"))
+            raise UsageError(
+                Problem(f"found {self.tile}", "--tile", "a side in pixels above 0", "--tile 512")
+            )
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
         if self.stream.cluster and (self.backend, self.precision) != ("torch", "fp32"):
