@@ -12,7 +12,7 @@ import torch
 from skipway.data.fingerprint import Normalisation
 from skipway.data.labels import LabelMap
 from skipway.models import build
-from skipway.predict.ensemble import Network
+from skipway.nn.graph import SkipGraph
 from skipway.predict.familiar import Familiar
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.review import Review
@@ -33,7 +33,7 @@ def seconds(work: Callable[[], object]) -> float:
     return min(found)
 
 
-def networks(classes: int, width: int) -> Network:
+def networks(classes: int, width: int) -> SkipGraph:
     torch.manual_seed(0)
     return build("unet", in_channels=1, classes=classes, width=width, norm="batch").eval()
 
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"{kind:<10}{taken / plain:6.2f} passes of one view")
 
 
-def row(rng: np.random.Generator, model: Network, width: int, classes: int, side: int) -> None:
+def row(rng: np.random.Generator, model: SkipGraph, width: int, classes: int, side: int) -> None:
     """Print what the network takes, what the review takes, and the share of the latter."""
     image = ArrayPixels(rng.normal(size=(1, side, side)).astype(np.float32))
     constants = Normalisation().constants(image.array)
