@@ -189,9 +189,17 @@ def strip_list(size: Sequence[int], rows: int, chunk: int, halo: int) -> Regions
     >>> strip_list((9000, 300), 32, 512, 96)
     Regions(size=(9000, 300), block=(512, 300), step=(32, 300), stretch=12)
     """
-    block = max(rows, chunk // rows * rows)
-    rest = tuple(size[1:])
+    block, rest = strip_block(rows, chunk), tuple(size[1:])
     return Regions(tuple(size), (block, *rest), (rows, *rest), max(1, -(-REACH * halo // block)))
+
+
+def strip_block(rows: int, chunk: int) -> int:
+    """Rows of a region made of strips: as many whole strips as fit what is stored at once, or one.
+
+    >>> strip_block(48, 512), strip_block(600, 512)
+    (480, 600)
+    """
+    return max(rows, chunk // rows * rows)
 
 
 def _pieces(part: slice, step: int, stride: int) -> list[slice]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import toys
-from test_streaming import images, predicted, predictor
+from streams import images, predicted, predictor
 
 from skipway import api
 from skipway.errors import UsageError

@@ -8,19 +8,19 @@ import pytest
 import torch
 from scipy import special
 from streams import images, plain, predicted, predictor
+from test_tta import logits_of
 from tifffile import imread
 from torch import nn
 from toys import skipway
 
 from skipway.errors import UsageError
 from skipway.models import build
+from skipway.parts import Part
 from skipway.predict.ensemble import Ensemble
 from skipway.predict.files import predict_files
 from skipway.predict.options import FileOptions, StreamOptions
-from skipway.predict.parts import Part
 from skipway.predict.planes import Planes, in_space
 from skipway.predict.predictor import Predictor
-from skipway.predict.stream import predict_array
 from skipway.predict.turns import Turns
 from skipway.predict.views import Views, views_of
 
@@ -38,21 +38,6 @@ def small(name="unet", seed=3, **config):
 
 def volume(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape)
-
-
-def found_of(model, image, tile=4096, **options):
-    """All logits (K, *S), how far opinions lie apart (*S), and what came of it."""
-    logits = np.full((model.classes, *image.shape[1:]), np.nan)
-    spread = np.full(image.shape[1:], np.nan)
-
-    def keep(region, found):
-        logits[:, *region] = found.numpy()
-
-    def apart(region, found):
-        spread[region] = found.numpy()
-
-    found = predict_array(model, image, tile=tile, on_logits=keep, on_spread=apart, **options)
-    return logits, spread, found
 
 
 def by_slices(model, image, overlapping=False):
@@ -88,7 +73,7 @@ def shares(logits, overlapping=False):
 def test_three_planes_are_the_mean_over_slices_along_each_axis(name, config, size, overlapping):
     model, image = small(name, **config), volume(1, *size)
     wanted = by_slices(model, image, overlapping)
-    logits, spread, _ = found_of(Planes(model), image, overlapping=overlapping)
+    logits, spread, _ = logits_of(Planes(model), image, overlapping=overlapping)
     np.testing.assert_allclose(shares(logits, overlapping), wanted.mean(0), atol=1e-12)
     assert np.abs(wanted[0] - wanted[1]).max() > 0.01
     p = np.stack([wanted, 1 - wanted], 1) if overlapping else wanted
@@ -112,9 +97,9 @@ def test_three_planes_are_the_mean_over_slices_along_each_axis(name, config, siz
 def test_tiles_equal_the_whole_volume(name, config, size):
     outputs = "mean" if "supervised" in config else "last"
     planes, image = Planes(small(name, **config)), volume(1, *size)
-    whole, apart, _ = found_of(planes, image, outputs=outputs)
+    whole, apart, _ = logits_of(planes, image, outputs=outputs)
     for tile in (8, (4, 8, 12)):
-        tiled, again, found = found_of(planes, image, tile, outputs=outputs)
+        tiled, again, found = logits_of(planes, image, tile, outputs=outputs)
         assert found.tiles > 1
         np.testing.assert_allclose(tiled, whole, atol=1e-12)
         np.testing.assert_allclose(again, apart, atol=1e-12)
@@ -125,7 +110,7 @@ def test_tiles_equal_the_whole_volume(name, config, size):
 def test_a_halo_that_is_too_small_is_seen():
     planes, image = Planes(small(depth=3)), volume(1, 37, 50, 42)
     planes.geometry = type(planes.geometry)(**{**planes.geometry.__dict__, "halo": (4, 4, 4)})
-    whole, tiled = (found_of(planes, image, tile)[0] for tile in (4096, 8))
+    whole, tiled = (logits_of(planes, image, tile)[0] for tile in (4096, 8))
     assert np.abs(whole - tiled).max() > 1e-6
 
 
@@ -143,7 +128,7 @@ def test_slices_around_a_tile_are_read_and_not_computed():
 
     planes = Planes(Counting(small()))
     image = volume(1, 64, 64, 64)
-    found_of(planes, image, 32)
+    logits_of(planes, image, 32)
     windows = 8 * 32 * 40**2  # of eight tiles, each of 32 slices that are kept and 40 that are read
     assert planes.model.seen >= 3 * windows
     planes.model.seen = 0
@@ -169,7 +154,7 @@ def test_views_and_members_have_a_voice_in_every_plane():
         for member in members
         for view in views
     ]
-    logits, spread, _ = found_of(Planes(Views(Ensemble(members), views)), image)
+    logits, spread, _ = logits_of(Planes(Views(Ensemble(members), views)), image)
     np.testing.assert_allclose(shares(logits), np.mean(p, 0), atol=1e-12)
     apart = special.rel_entr(np.stack(p), np.mean(p, 0)).sum(1).mean(0) / math.log(3)
     np.testing.assert_allclose(spread, apart, atol=1e-12)
@@ -191,9 +176,9 @@ def test_seven_rotations_turn_every_plane():
     turned = Turns(model)
     p = []
     for axis in range(3):
-        slices = [found_of(turned, np.take(image, n, 1 + axis))[0] for n in range(image.shape[1 + axis])]
+        slices = [logits_of(turned, np.take(image, n, 1 + axis))[0] for n in range(image.shape[1 + axis])]
         p.append(np.stack([shares(one) for one in slices], axis=1 + axis))
-    whole, tiled = (found_of(Planes(turned), image, tile)[0] for tile in (4096, 4))
+    whole, tiled = (logits_of(Planes(turned), image, tile)[0] for tile in (4096, 4))
     np.testing.assert_allclose(shares(whole), np.mean(p, 0), atol=1e-10)
     np.testing.assert_allclose(tiled, whole, atol=1e-9)
 

@@ -41,7 +41,7 @@ def picture(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def logits_of(model, image, tile, **options):
+def logits_of(model, image, tile=4096, **options):
     """All logits (K, *S) and how far opinions lie apart (*S), and the certificate."""
     logits = np.full((model.classes, *image.shape[1:]), np.nan)
     spread = np.full(image.shape[1:], np.nan)

@@ -7,6 +7,7 @@ from skipway.errors import Problem, UsageError
 from skipway.parts import Part
 from skipway.predict.logits import Outputs
 from skipway.predict.making import Quantity
+from skipway.predict.planes import PLANES
 from skipway.predict.stream import Engine
 
 FORMATS = ("", "zarr")
@@ -101,6 +102,8 @@ class FileOptions:
             raise UsageError(
                 Problem(f"found {self.tile}", "--tile", "a side in pixels above 0", "--tile 512")
             )
+        if self.planes not in PLANES:
+            raise UsageError(Problem(f"found {self.planes}", "--planes", "1 or 3", "--planes 3"))
         if self.level is not None and self.outputs == "mean":
             raise UsageError(Problem("both --level and --outputs mean are given", "predict", "one of them"))
         if self.stream.cluster and (self.backend, self.precision) != ("torch", "fp32"):

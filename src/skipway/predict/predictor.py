@@ -228,7 +228,7 @@ class Predictor:
             UsageError: another number, or a network that cannot.
         """
         if planes not in PLANES:
-            raise UsageError(Problem(f"found {planes}", "--planes", "1 or 3"))
+            raise UsageError(Problem(f"found {planes}", "--planes", "1 or 3", "--planes 3"))
         if planes == 1:
             return self
         if self.whole_norms:

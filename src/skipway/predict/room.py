@@ -15,6 +15,7 @@ from skipway.predict.opinions import agreed, heard
 from skipway.predict.pixels import ArrayPixels
 from skipway.predict.predictor import Predictor
 from skipway.predict.stream import evaluating, predict_strips, strips_of
+from skipway.regions import strip_block
 from skipway.tiles import Tile, round_tile, tile_around
 
 SIDES = {2: (64, 128, 256, 512, 1024, 1536, 2048), 3: (16, 32, 48, 64, 96, 128, 192, 256)}
@@ -139,8 +140,8 @@ class Room:
         self._warm_up(flow)
         plane = prod(size[1:])
         host, device = (int(used * plane / prod(narrow)) for used in self._weigh(flow))
-        region = max(rows, STORED[geometry.ndim] // rows * rows)
-        return _Cost(host, device, rows * plane, region * plane)
+        block = strip_block(rows, STORED[geometry.ndim])
+        return _Cost(host, device, rows * plane, block * plane)
 
     @property
     def _sets(self) -> bool:
