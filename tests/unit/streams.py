@@ -74,9 +74,12 @@ class Nursery:
         self.process.wait(60)
         self.process.stdout.close()
 
-    def live(self, source, output, kill=None, engine=None):
-        """Whether a child came to its end before it was killed, and how many seconds it lived."""
-        order = {"source": str(source), "output": str(output), "kill": kill, "engine": engine}
+    def live(self, source, output, kill=None, way="tiles"):
+        """Whether a child came to its end before it was killed, and how many seconds it lived.
+
+        Objects are made in tiles or strips; classes are written as an OME-Zarr, in shards.
+        """
+        order = {"source": str(source), "output": str(output), "kill": kill, "way": way}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
@@ -87,8 +90,10 @@ def _child(order):
 
     torch.set_num_threads(1)
     room.STORED[2], paged.SMALL = 16, 0
-    options = {"tile": 16, "engine": order["engine"]}
-    predicted(predictor("objects"), Path(order["source"]), Path(order["output"]), **options)
+    shards = order["way"] == "shards"
+    engine, form = "tiles" if shards else order["way"], "zarr" if shards else ""
+    stream, run = StreamOptions(always=True, format=form), predictor("classes" if shards else "objects")
+    predicted(run, Path(order["source"]), Path(order["output"]), tile=16, engine=engine, stream=stream)
 
 
 def _nursery():

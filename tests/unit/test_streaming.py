@@ -445,18 +445,18 @@ def test_peak_memory_does_not_grow_with_the_height_and_keeps_the_budget(tmp_path
     assert max(peaks) <= 1.05 * min(peaks)
 
 
-def killed_often(folder, times, seed, engine=None):
+def killed_often(folder, times, seed, way):
     """Predictions that are killed at random moments, again and again, until each is finished."""
     source, rng = images(folder / "in", (120, 130), (90, 70)), np.random.default_rng(seed)
     kills = rounds = 0
     with Nursery() as nursery:
-        first = nursery.live(source, folder / "whole", engine=engine)
+        first = nursery.live(source, folder / "whole", way=way)
         assert first["code"] == 0
         while kills < times:
             output, rounds = folder / f"out{rounds}", rounds + 1
             while True:
                 late = float(rng.uniform(0, first["lived"])) if kills < times else None
-                life = nursery.live(source, output, late, engine)
+                life = nursery.live(source, output, late, way)
                 if life["code"] == 0:
                     break
                 assert life["code"] == -9
@@ -465,19 +465,22 @@ def killed_often(folder, times, seed, engine=None):
                     break
             assert not toys.strays(output)
             assert same_files(output, folder / "whole")
-            assert len(toys.contents(output)) == 4
+            assert len(list(output.iterdir())) == 4
     return kills, rounds
 
 
-@ENGINES
-def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path, engine):
-    assert killed_often(tmp_path, 20, 0, engine)[0] == 20
+WAYS = pytest.mark.parametrize("way", ["tiles", "strips", "shards"])
+
+
+@WAYS
+def test_killed_at_20_random_moments_the_files_are_the_same_bytes(tmp_path, way):
+    assert killed_often(tmp_path, 20, 0, way)[0] == 20
 
 
 @pytest.mark.faults
-@ENGINES
-def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path, engine):
-    assert killed_often(tmp_path, 100, 1, engine)[0] == 100
+@WAYS
+def test_killed_at_100_random_moments_the_files_are_the_same_bytes(tmp_path, way):
+    assert killed_often(tmp_path, 100, 1, way)[0] == 100
 
 
 def test_a_region_of_strips_has_the_same_bits_whatever_was_there(tmp_path, small_regions, short_stretches):

@@ -37,7 +37,7 @@ from .paged import write_paged, write_planes
 from .reading import ImageFile, Window, composed, in_memory, open_image, open_mask
 from .voxels import CONVERTED
 from .writing import open_probabilities, output_name, write_labels
-from .zarr_labels import write_zarr
+from .zarr_labels import GrowingZarr, marked, write_zarr
 
 __all__ = [
     "CHANNELS",
@@ -46,6 +46,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "Geometry",
+    "GrowingZarr",
     "ImageFile",
     "Window",
     "composed",
@@ -56,6 +57,7 @@ __all__ = [
     "is_series",
     "is_unread_image",
     "labels_suffix",
+    "marked",
     "open_image",
     "open_mask",
     "open_probabilities",

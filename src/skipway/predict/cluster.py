@@ -1,8 +1,9 @@
 """Regions that are made by the workers of a Dask cluster, and kept here.
 
 A task is one region. It is told in plain text and numbers where the run and the image lie, loads both once, and gives
-back the packed region with its checksum, which goes into the journal of this process. So workers share no file that is
-written, a task can be given to any of them any number of times, and one that is killed costs the region in its hand.
+back the packed region with its checksum, which goes into the journal of this process; of an OME-Zarr it writes the
+shard itself. So no two workers write one file, a task can be given to any of them any number of times, and one that is
+killed costs the region in its hand.
 """
 
 import json
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from skipway.predict.journal import packed
 from skipway.predict.logits import Outputs
 from skipway.predict.making import Making, Quantity
 from skipway.predict.predictor import Predictor
+from skipway.predict.shards import Shards
 from skipway.predict.stream import evaluating
 from skipway.regions import Regions
 
@@ -54,6 +57,7 @@ class Recipe:
         tta: Which views the network is shown.
         planes: In how many planes it sees a volume.
         reviewed: Whether to keep what `Review` sees.
+        shards: Folder that workers write the labels to; without one they come back with the region.
         threads: Of torch in a worker; None leaves them as they are.
     """
 
@@ -68,6 +72,7 @@ class Recipe:
     tta: str | None = None
     planes: int = 1
     reviewed: bool = False
+    shards: str = ""
     threads: int | None = None
 
     def to_text(self) -> str:
@@ -133,7 +138,10 @@ def region_of(recipe: str, unit: int, number: int, constants: list[list[float]])
     )
     with evaluating(making.network):
         ((_, arrays),) = making.made([number], reviewed=told.reviewed)
-    return packed(unit * len(told.regions) + number, arrays)
+    number += unit * len(told.regions)
+    if told.shards:
+        arrays = Shards(Path(told.shards), told.regions, predictor.task.labels).keep(number, arrays)
+    return packed(number, arrays)
 
 
 @lru_cache(maxsize=2)

@@ -42,6 +42,8 @@ def write_flow(
     """
     if classes is not None:
         _write_classes(flow, classes)
+    if flow.shards is not None:
+        return (flow.shards.finish(masks[0]),)
     read, task, geometry = _stitched(flow), flow.predictor.task, flow.image.geometry
     shape = (flow.image.pages, *flow.image.size)
     with ExitStack() as stack:
@@ -74,7 +76,7 @@ def _stitched(flow: Flow) -> Read:
 
     def read(page: int, rows: slice, columns: slice) -> NDArray[Any]:
         unit, window = _placed(flow, page, (rows, columns))
-        found = patchwork(flow.regions, window, lambda n, part: flow.journal.read(unit + n, "labels", part))
+        found = patchwork(flow.regions, window, lambda n, part: flow.classes(unit + n, part))
         return found.reshape(found.shape[-2:])
 
     return read
@@ -124,7 +126,7 @@ def _objects(flow: Flow, stack: ExitStack) -> Paged:
     for unit in range(len(flow.units)):
         joining = Joining(flow.regions)
         for number in flow.regions:
-            classes = flow.journal.read(unit * per + number, "labels")
+            classes = flow.classes(unit * per + number)
             pieces = joining.add(number, classes == 1 if learned else classes > 0)
             scratch.add(unit * per + number, {"pieces": pieces})
         joined.append(joining.joined(least, close=close))

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from skipway.data.fingerprint import Constants
 from skipway.disk import cannot_write
 from skipway.errors import DataError, EnvironmentFault, NumericalError, Problem, UsageError
@@ -27,6 +29,7 @@ from skipway.predict.parts import journal_of, journals_of_parts
 from skipway.predict.predictor import Predictor
 from skipway.predict.review import Reviews
 from skipway.predict.room import STORED, Room, sides_of
+from skipway.predict.shards import Shards
 from skipway.predict.stream import Engine, evaluating
 from skipway.regions import Regions, region_list, strip_list
 from skipway.tiles import round_tile
@@ -46,6 +49,7 @@ class Flow:
         outputs: "last" or "mean".
         quantity: What is kept beside the labels.
         looking: What is background without the network.
+        shards: Where the labels are kept; None in the journal.
     """
 
     predictor: Predictor
@@ -55,6 +59,7 @@ class Flow:
     outputs: Outputs
     quantity: Quantity
     looking: Looking = field(default_factory=Looking)
+    shards: Shards | None = None
     _constants: dict[int, Constants] = field(default_factory=dict)
 
     @property
@@ -107,10 +112,21 @@ class Flow:
                     taken = self.journal.read(first + number, "review")
                 except KeyError:
                     return ()
-                labels = self.journal.read(first + number, "labels")
+                labels = self.classes(first + number)
                 review.add(taken, self.regions.window(number), labels)
             found.append((pages.start if len(self.units) > 1 else None, review))
         return tuple(found)
+
+    def classes(self, number: int, rows: slice = slice(None)) -> NDArray[Any]:
+        """Class indices, or sets, of some rows of a finished region; those of unit u begin at u · len(regions).
+
+        Raises:
+            DataError: it was damaged on the disk.
+            EnvironmentFault: it cannot be read.
+        """
+        if self.shards is None:
+            return self.journal.read(number, "labels", rows)
+        return self.shards.classes(number)[rows]
 
     def left(self, unit: int, part: range | None = None) -> list[int]:
         """Regions of a unit, counted from its first, that are wanted and not there yet."""
@@ -144,7 +160,7 @@ class Flow:
             return making.certified(witness, frozenset(wanted))
 
     def _keep(self, number: int, arrays: Arrays, clock: "Clock") -> None:
-        self.journal.add(number, arrays)
+        self.journal.add(number, arrays if self.shards is None else self.shards.keep(number, arrays))
         clock.tick()
 
 
@@ -161,6 +177,7 @@ def opened(
     quantity: Quantity = "",
     part: Part | None = None,
     looking: Looking | None = None,
+    goal: Path | None = None,
 ) -> Flow:
     """The regions of an image and the journal that keeps them, one of before where it is of the same prediction.
 
@@ -176,6 +193,7 @@ def opened(
         quantity: What is kept beside the labels.
         part: Which of several parts of the regions this process makes; None gathers those that others made.
         looking: What is background without the network.
+        goal: A Zarr folder that regions are written to as they are made; None keeps labels in the journal.
 
     Raises:
         UsageError: no tile fits the memory, another process writes this journal, or parts were made differently.
@@ -187,7 +205,8 @@ def opened(
         found = f"parts of {image.path.name} were predicted with another {' and '.join(differs)}"
         fix = "the same options for all parts and for the command that gathers them, or another -o"
         raise UsageError(Problem(found, shown(path.parent), fix=fix))
-    if known is None or differs:
+    begun = known is not None and not differs
+    if not begun:
         if differs:
             text = f"{image.path.name}: begun anew, for another {' and '.join(differs)}"
             event({"event": "line", "name": "resume", "text": text})
@@ -196,21 +215,42 @@ def opened(
         known = {**about, "regions": regions.to_json()}
         known = settled(path, known) if part else known
     regions = Regions.from_json(known["regions"])
-    count = len(predictor.units(image)) * len(regions)
-    journal = Journal(path if part is None else journal_of(part, path), known)
-    if part is None:
-        try:
-            for other in journals_of_parts(path):
-                with Journal(other, known) as made:
-                    journal.absorb(made)
-        except BaseException:  # another process is still at its part
-            journal.close()
-            raise
-    if journal.done or journal.damaged:
-        damaged = f", {journal.damaged} damaged" if journal.damaged else ""
-        text = f"{image.path.name}: {len(journal.done)} of {count} regions are there{damaged}"
+    journal, damaged = _journal(path, part, known), 0
+    shards = None
+    try:
+        if goal is not None:
+            back = goal if begun and part is None else None
+            shards = Shards.begin(path, back, known, regions, predictor.task.labels, image)
+            damaged = 0 if part else shards.forget_damaged(journal)
+    except BaseException:
+        journal.close()
+        raise
+    damaged += journal.damaged
+    if journal.done or damaged:
+        count = len(predictor.units(image)) * len(regions)
+        text = f"{image.path.name}: {len(journal.done)} of {count} regions are there"
+        text += f", {damaged} damaged" if damaged else ""
         event({"event": "line", "name": "resume", "text": text})
-    return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking())
+    return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking(), shards)
+
+
+def _journal(path: Path, part: Part | None, about: Mapping[str, Any]) -> Journal:
+    """The journal of a part, or the one that gathers those of all parts.
+
+    Raises:
+        UsageError: another process is still at its part.
+    """
+    if part is not None:
+        return Journal(journal_of(part, path), about)
+    journal = Journal(path, about)
+    try:
+        for other in journals_of_parts(path):
+            with Journal(other, about) as made:
+                journal.absorb(made)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
 
 
 def _regions(

@@ -125,6 +125,10 @@ class Journal:
             self._append(number, other._record(number))
         return len(wanted)
 
+    def forget(self, number: int) -> None:
+        """Count a region as not made; the next that is added under its number counts."""
+        del self._at[number]
+
     def read(self, number: int, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """An array of a finished region, or some of its rows (the first axis).
 

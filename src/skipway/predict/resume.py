@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +61,7 @@ class Resume:
         """All of these are finished: leave nothing behind but what belongs to other commands."""
         for target in targets:
             for path in self.folder.glob(f"{self.journal(target).stem}.*"):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for folder in (self.folder, self._output):
             sweep(folder)
         self._file.unlink(missing_ok=True)

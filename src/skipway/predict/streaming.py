@@ -145,6 +145,7 @@ class Streaming:
         stream = self.options.stream
         only = None if stream.only is None else mask_of(stream.only, image)
         about["only"] = None if only is None else stamps([only])
+        about["shards"] = self._sharded(masks)
         with nullcontext() if only is None else open_only(only, image) as mask:
             looking = Looking(stream.skip_empty, mask)
             return self._predict(image, source, masks, classes, about, looking, reviewed)
@@ -165,6 +166,7 @@ class Streaming:
         flow = opened(
             self.predictor, image, journal, about, self.room, self.event,
             tile=options.tile, engine=options.engine, quantity=options.quantity, part=part, looking=looking,
+            goal=masks[0] if about["shards"] else None,
         )  # fmt: skip
         try:
             require_room(self.output, self._needed(image, masks, flow), image.path)
@@ -172,8 +174,9 @@ class Streaming:
             if part is not None:
                 flow.journal.close()
                 return Made(None, certificate)
+            reviews = flow.reviews() if options.review else ()
             written = write_flow(flow, masks, classes, objects=options.objects)
-            reviewed(flow.reviews() if options.review else ())
+            reviewed(reviews)
         except (*OF_A_FILE, NumericalError, EnvironmentFault) as error:
             flow.journal.close()
             if not flow.journal.done:
@@ -184,6 +187,12 @@ class Streaming:
             raise
         self._done(written if classes is None else (*written, classes), source, flow)
         return Made(written[0], certificate)
+
+    def _sharded(self, masks: Sequence[Path]) -> bool:
+        """Whether a region's labels are written as soon as it is made; ids of objects are known after the last."""
+        labels = self.predictor.task.labels
+        joined = self.options.objects or labels.task == "objects" or labels.overlapping
+        return masks[0].name.endswith(".zarr") and not joined
 
     def close(self, targets: Sequence[Path]) -> None:
         """Everything is finished, whoever did it; of what is written, the first file of each image."""
@@ -211,6 +220,7 @@ class Streaming:
             tta=self.predictor.tta,
             planes=self.predictor.planes,
             reviewed=options.review,
+            shards="" if flow.shards is None else str(flow.shards.folder.resolve()),
         )
         return made_on_cluster(flow, recipe, cluster, self.event)
 
@@ -226,7 +236,7 @@ class Streaming:
         left = 1 - len(flow.journal.done) / flow.count
         plain = masks[0].suffix in (".nii", ".npy")
         pixels = _pixels(image)
-        labels = pixels * len(masks) * (1 if plain else 1 / _PACKED)
+        labels = 0 if flow.shards else pixels * len(masks) * (1 if plain else 1 / _PACKED)
         return int(
             labels + left * pixels / _PACKED + (1 + left) * pixels * self.room.item - pixels * (1 + left)
         )
