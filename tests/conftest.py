@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from skipway.errors import DataError
@@ -18,6 +19,12 @@ settings.load_profile("skipway")
 
 def pytest_addoption(parser):
     parser.addoption("--faults-json", help="Where `-m faults` writes what it found.")
+
+
+def pytest_configure(config):
+    """Processes that test side by side share the cores."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.workerinput["workercount"]))
 
 
 @pytest.fixture(scope="session")
