@@ -8,6 +8,8 @@ fastest setting is the base: constant weight, overlap .25; nnU-Net's predictor g
 In bf16 the peers' network runs under autocast. Each case is a process of its own, and each measure of memory too. How
 many labels differ from the whole-image answer is counted at a size that fits one pass. A row that is in the results
 is not measured again; `--kept-heap` measures all of it with the heap switch of `skipway predict --keep-heap`.
+*Convolutions alone* is what their arithmetic takes, every pixel once, at the rate of the best convolution of this
+machine: no way of running this network, exact or not, is below it in that precision.
 """
 
 import argparse
@@ -50,6 +52,7 @@ CASES = {
     "4096², 2 classes": Case(4096, 2, 2, 1536, 3),
     "8192², 2 classes": Case(8192, 2, 2, 1536, 1),
     "4096², 20 classes": Case(4096, 2, 20, 1536, 1),
+    "8192², 20 classes": Case(8192, 2, 20, 1536, 1),
     "256³, 2 classes": Case(256, 3, 2, 160, 1),
 }
 USUAL = tuple(list(CASES)[1:])
@@ -169,6 +172,29 @@ def whole(case: Case) -> np.ndarray:
         return classes(network(case)(torch.from_numpy(image(case.exact, case.ndim))[None])[-1][0])
 
 
+def convolutions(case: Case, dtype: torch.dtype) -> float:
+    """CPU seconds of the network's convolutions over the image, at the best rate that one is found to have here."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, side = network(case), 2 * WINDOW[case.ndim] // 3 // 32 * 32
+    with torch.inference_mode(), FlopCounterMode(display=False) as counted:
+        model(torch.zeros(1, 1, *(side,) * case.ndim))
+    work = counted.get_total_flops() * (case.side / side) ** case.ndim
+    return work / max(rate(case.ndim, channels, dtype) for channels in (16, 64, 128, 256))
+
+
+def rate(ndim: int, channels: int, dtype: torch.dtype) -> float:
+    """Operations a second of one 3 × 3 (× 3) convolution whose maps fit the cache."""
+    conv = (nn.Conv2d, nn.Conv3d)[ndim - 2](channels, channels, 3, padding=1).to(dtype)
+    layout = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
+    side = int((2**19 / channels) ** (1 / ndim))
+    x = torch.zeros(1, channels, *(side,) * ndim, dtype=dtype).contiguous(memory_format=layout)
+    conv = conv.to(memory_format=layout)
+    with torch.inference_mode():
+        timings = common.rotate({"conv": lambda: conv(x)}, rounds=9, warmup=2)
+    return 2 * 3**ndim * channels**2 * side**ndim / timings["conv"].cpu
+
+
 def timed(name: str, peers: tuple[str, ...], heap: bool) -> list[dict[str, Any]]:
     """CPU seconds and labels that differ, all peers of a case in rotation. Runs in a child."""
     if heap:
@@ -183,12 +209,17 @@ def timed(name: str, peers: tuple[str, ...], heap: bool) -> list[dict[str, Any]]
     pixels = image(case.side, case.ndim)
     run = {peer: lambda call=call: call(pixels) for peer, call in calls.items()}
     timings = common.rotate(run, rounds=case.rounds, warmup=0, cap=900)
+    alone = {
+        peer: convolutions(case, torch.bfloat16 if peer in (BASE16, PACKED16) else torch.float32)
+        for peer in peers
+    }
     return [
         {
             "peer": peer,
             "cpu": timings[peer].cpu,
             "spread": timings[peer].spread,
             "noise": common.noise(timings),
+            "alone": alone[peer],
             "differ": changed[peer],
             "of": answer.size,
         }
@@ -270,7 +301,17 @@ def section(rows: list[Row]) -> str:
         for row in sorted(rows, key=lambda row: PEERS.index(row["peer"]))
     ]
     columns = ["", "CPU s", "of MONAI .25", "of nnU-Net", "peak MiB", "labels that differ from one pass"]
-    return f"{table(columns, cells)}\n\nAgain {rows[0]['noise']:.2f}. {' '.join(goals(cpu))}"
+    parts = [f"Again {rows[0]['noise']:.2f}.", *goals(cpu), *limits(rows, cpu)]
+    return f"{table(columns, cells)}\n\n{' '.join(parts)}"
+
+
+def limits(rows: list[Row], cpu: dict[str, float]) -> Iterable[str]:
+    """How near the arithmetic the packed strips are."""
+    for row in rows:
+        if row["peer"] in GOALS and "alone" in row:
+            alone, kind = row["alone"], "bf16" if row["peer"] == PACKED16 else "fp32"
+            share = f"{alone / cpu[BASE]:.2f} of {BASE}"
+            yield f"The convolutions alone take {alone:.1f} s in {kind}, {share}."
 
 
 def goals(cpu: dict[str, float]) -> Iterable[str]:
