@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,8 +92,8 @@ def sweep(folder: Path) -> None:
     if os.name != "posix":  # elsewhere nobody can be asked whether they live
         return
     for path in folder.glob(f"{TEMPORARY}*"):
-        owner = path.name.rpartition(".")[2]
-        if owner.isdecimal() and not _lives(int(owner)):
+        machine, _, process = path.name.rpartition(".")[2].partition("-")
+        if machine == _machine() and process.isdecimal() and not _lives(int(process)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -109,7 +111,12 @@ def _lives(process: int) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
+    return path.with_name(f"{TEMPORARY}{path.name}.{_machine()}-{os.getpid()}")
+
+
+def _machine() -> str:
+    """Tells the writers of several machines on one disk apart."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def _keep(path: Path, previous: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 import toys
 from streams import Nursery, images, plain, predicted, predictor
 
-from skipway import api, regions
+from skipway import api, disk, regions
 from skipway.errors import DataError, EnvironmentFault, Problem, UsageError
 from skipway.images import open_mask
 from skipway.memory import amount
@@ -228,14 +228,20 @@ def test_half_written_files_of_writers_that_are_gone_are_swept(stopped):
     run, source, output, whole = stopped
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+    here = disk._machine()
     (kept,) = (output / ".resume").glob("*.regions")
     for name in (".skipway-tmp-review.csv", ".resume/.skipway-tmp-finished.json", f".resume/{kept.name}"):
-        (output / f"{name}.{gone.pid}{'-0' * (kept.name in name)}").write_bytes(b"half")
-    lives = output / f".skipway-tmp-review.csv.{os.getppid()}"
-    lives.write_bytes(b"half")
+        owner = f"{gone.pid}-0" if kept.name in name else f"{here}-{gone.pid}"
+        (output / f"{name}.{owner}").write_bytes(b"half")
+    alive = [
+        output / f".skipway-tmp-review.csv.{who}" for who in (f"{here}-{os.getppid()}", f"012345-{gone.pid}")
+    ]
+    for path in alive:  # the second is another machine's
+        path.write_bytes(b"half")
     predicted(run, source, output, tile=16)
-    assert lives.read_bytes() == b"half"
-    lives.unlink()
+    for path in alive:
+        assert path.read_bytes() == b"half"
+        path.unlink()
     assert not (output / ".resume").exists()
     assert same_files(output, whole)
 
