@@ -140,6 +140,15 @@ OF_A_FILE = (DataError, SecurityError)
 """What one file may raise while the others go on."""
 
 
+def extra(name: str) -> str:
+    """What to type for the packages of an optional part.
+
+    >>> extra("zarr")
+    "`uv sync --extra zarr`, or `pip install 'skipway[zarr]'`"
+    """
+    return f"`uv sync --extra {name}`, or `pip install 'skipway[{name}]'`"
+
+
 def refusal(*problems: Problem) -> DataError | SecurityError:
     """All problems in one error: exit 6 where one of the files would be unsafe to trust, else 3."""
     kind = SecurityError if any(problem.unsafe for problem in problems) else DataError

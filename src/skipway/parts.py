@@ -38,7 +38,8 @@ class Part:
         if part is None or not 1 <= part.number <= part.of or part.of < least:
             expected = "K/N with K from 1 to N, such as 2/5"
             most = max(least, part.of) if part else 5
-            fix = f"{flag} {most if part else 2}/{most}"
+            nearest = min(max(1, part.number), most) if part else 2
+            fix = f"{flag} {nearest}/{most}"
             raise UsageError(Problem(f"found {text!r}", flag, expected, fix))
         return part
 

@@ -246,7 +246,7 @@ def test_a_handed_over_network_gives_its_last_output_alone_or_all():
 def test_what_is_not_installed_is_named_with_the_command(monkeypatch, network):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(
-        EnvironmentFault, match=r"openvino is not installed. Fix: pip install 'skipway\[openvino\]'"
+        EnvironmentFault, match=r"openvino is not installed. Fix: `uv sync --extra openvino`, or"
     ):
         built(network, "openvino", "fp32")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

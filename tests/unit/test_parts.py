@@ -26,6 +26,12 @@ def test_what_is_no_part_is_refused(text):
         Part.parse(text, "--part")
 
 
+@pytest.mark.parametrize(("text", "fix"), [("0/8", "1/8"), ("9/8", "8/8"), ("a/b", "2/5"), ("1/0", "1/1")])
+def test_the_nearest_part_is_offered(text, fix):
+    with pytest.raises(UsageError, match=f"Fix: --part {fix}$"):
+        Part.parse(text, "--part")
+
+
 @pytest.mark.parametrize("count", [1, 7, 64])
 @pytest.mark.parametrize("of", [1, 3, 16])
 def test_parts_make_every_region_once(count, of):

@@ -89,6 +89,18 @@ def test_the_review_is_that_of_the_plain_way(tmp_path, small_regions, short_stre
             assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-6)
 
 
+def test_a_run_is_no_place_for_masks(tmp_path):
+    """Its `labels.json` would be replaced by that of the masks."""
+    source = images(tmp_path / "in", (70, 53))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    with pytest.raises(
+        UsageError, match="the output is a run folder.* Fix: give a folder of its own with -o"
+    ):
+        plain(predictor(), source, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
 def test_small_files_are_the_same_to_the_byte(tmp_path):
     run, source = predictor(), images(tmp_path / "in", (70, 53))
     plain(run, source, tmp_path / "plain")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skipway.errors import EnvironmentFault, Problem, SecurityError
+from skipway.errors import EnvironmentFault, Problem, SecurityError, extra
 
 from .axes import Array, checked_type, named, nameless, stored_array
 from .codecs import Stored, decoding, refused, shown, within_budget
@@ -81,7 +81,7 @@ def open_hdf5(path: Path, max_pixels: int, *, mask: bool) -> Stored:
     try:
         import h5py
     except ImportError as error:
-        fix = "pip install 'skipway[hdf5]'"
+        fix = extra("hdf5")
         raise EnvironmentFault(Problem("HDF5 files need h5py", shown(path), fix=fix)) from error
     with decoding(path):
         file = h5py.File(path, "r", locking=False)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.errors import EnvironmentFault, Problem
+from skipway.errors import EnvironmentFault, Problem, extra
 
 from .codecs import MAX_CHANNELS, Box, Stored, decoding, refused
 from .geometry import Geometry
@@ -257,14 +257,14 @@ def volume(
     )
 
 
-def needed(library: str, extra: str, what: str) -> EnvironmentFault:
+def needed(library: str, part: str, what: str) -> EnvironmentFault:
     """The error for an optional library that is missing."""
     return EnvironmentFault(
         Problem(
             f"{library} is not installed",
             what,
             f"the package that reads {what} files",
-            f"`uv sync --extra {extra}`, or `pip install 'skipway[{extra}]'`",
+            extra(part),
             "F21",
         )
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipway.errors import EnvironmentFault, Problem
+from skipway.errors import EnvironmentFault, Problem, extra
 
 from .codecs import shown
 from .geometry import Geometry
@@ -194,7 +194,7 @@ def _library(path: Path) -> Any:
     try:
         import zarr
     except ImportError as error:
-        fix = "pip install 'skipway[zarr]'"
+        fix = extra("zarr")
         raise EnvironmentFault(Problem("Zarr folders need zarr", shown(path), fix=fix)) from error
     return zarr
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skipway.errors import DataError, EnvironmentFault, Problem, SecurityError
+from skipway.errors import DataError, EnvironmentFault, Problem, SecurityError, extra
 
 from .axes import Array, Axes, checked_type, named, nameless, stored_array
 from .codecs import Stored, decoding, refused, shown, within_budget
@@ -42,7 +42,7 @@ def open_zarr(path: Path, max_pixels: int, *, mask: bool) -> Stored:
 
         from .zarr_store import Guarded
     except ImportError as error:
-        fix = "pip install 'skipway[zarr]'"
+        fix = extra("zarr")
         raise EnvironmentFault(Problem("Zarr folders need zarr", shown(path), fix=fix)) from error
     with decoding(path):
         folder, scales = _image(path, mask=mask)

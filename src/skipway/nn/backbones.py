@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipway.errors import CheckpointError, EnvironmentFault, Problem, UsageError
+from skipway.errors import CheckpointError, EnvironmentFault, Problem, UsageError, extra
 from skipway.nn.encoders import PlainEncoder, plain_encoder
 from skipway.nn.reach import AXES, Reach, Watch, window
 from skipway.nn.style import Style
@@ -218,7 +218,7 @@ def _timm() -> Any:
                 "timm is not installed",
                 "backbone",
                 "the package that encoders by name come from",
-                "`uv sync --extra backbones`, or `pip install 'skipway[backbones]'`",
+                extra("backbones"),
             )
         ) from error
     return timm

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skipway.devices import fast_bf16
-from skipway.errors import DataError, EnvironmentFault, Problem, SkipwayError, UsageError
+from skipway.errors import DataError, EnvironmentFault, Problem, SkipwayError, UsageError, extra
 from skipway.nn.folding import folded
 from skipway.nn.graph import ROUNDING, SkipGraph
 from skipway.nn.layout import for_prediction
@@ -230,7 +230,7 @@ def fastest(
         and not (backend.cpu and device.type != "cpu")
     }
     if not known:
-        fix = "pip install 'skipway[openvino]'"
+        fix = extra("openvino")
         raise EnvironmentFault(Problem(f"no backend computes {precision} here", "--precision", fix=fix))
     used, shown = halves(tiles) if precision == "int8" else (tiles, tiles)
     models, failed = {}, {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skipway.data.sources import Source
-from skipway.errors import EnvironmentFault, Problem, SkipwayError, UsageError
+from skipway.errors import EnvironmentFault, Problem, SkipwayError, UsageError, extra
 from skipway.images import ImageFile
 from skipway.predict.certificate import Certificate
 from skipway.predict.flow import Clock, Event, Flow, rank
@@ -198,7 +198,7 @@ def _client(cluster: str) -> Iterator[tuple["Client", bool]]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        fix = "pip install 'skipway[dask]'"
+        fix = extra("dask")
         raise EnvironmentFault(Problem("Dask is not installed", "--cluster", fix=fix)) from error
     if cluster.isdecimal():
         with (

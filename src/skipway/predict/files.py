@@ -45,6 +45,7 @@ from skipway.predict.review import FILE as REVIEW
 from skipway.predict.review import Review, Reviews, Row, said, write_review
 from skipway.predict.samples import sampled_files
 from skipway.predict.streaming import Made, OnReviews, Streaming, mask_suffix
+from skipway.runs import Run
 from skipway.tasks.objects import to_objects
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -244,7 +245,8 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
     """Every image with the files that come of it; nothing of the user's is among them.
 
     Raises:
-        UsageError: two images would be written to one file, or objects were asked for where classes overlap.
+        UsageError: two images would be written to one file, the output is a run, or objects were asked for where
+            classes overlap.
     """
     if options.objects and labels.overlapping:
         found, fix = (
@@ -255,6 +257,11 @@ def _jobs(images: Path, output: Path, options: FileOptions, labels: LabelMap) ->
     if images.is_dir() and output.resolve().is_relative_to(images.resolve()):
         found = "the output lies inside the input"
         raise UsageError(Problem(found, str(output), fix="give a folder beside it with -o"))
+    if Run(output).exists:
+        found = "the output is a run folder, whose files would be replaced"
+        raise UsageError(
+            Problem(found, str(output), fix=f"give a folder of its own with -o, such as {output}/out")
+        )
     jobs = []
     for name, source in find_images(images, Reading(layout=options.layout)):
         file = Path(f"{name}{mask_suffix(source.path, options.stream)}")

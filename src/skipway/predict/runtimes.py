@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skipway.errors import EnvironmentFault, Problem, TopologyError
+from skipway.errors import EnvironmentFault, Problem, TopologyError, extra
 from skipway.nn.folding import folded
 from skipway.nn.graph import SkipGraph
 
@@ -193,7 +193,7 @@ class _Reader:
         return None if tile is None else {"x": tile.float().numpy()}
 
 
-def needed(package: str, extra: str) -> Any:
+def needed(package: str, backend: str) -> Any:
     """An optional package.
 
     Raises:
@@ -202,9 +202,8 @@ def needed(package: str, extra: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        fix = f"pip install 'skipway[{extra}]'"
         raise EnvironmentFault(
-            Problem(f"{package} is not installed", f"--backend {extra}", fix=fix)
+            Problem(f"{package} is not installed", f"--backend {backend}", fix=extra(backend))
         ) from error
 
 

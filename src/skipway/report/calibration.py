@@ -204,7 +204,7 @@ def calibrated(parts: Sequence[Sampled], *, overlapping: bool) -> Calibration:
     )
     helps = after.nll < before.nll
     unused = (
-        "" if helps else f"; not used, for T = {fitted:.3f} made images that did not choose it no likelier"
+        "" if helps else f"; T = {fitted:.3f} is not used: it made images that did not choose it no likelier"
     )
     return Calibration(
         temperature=fitted if helps else 1.0,

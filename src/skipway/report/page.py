@@ -280,11 +280,18 @@ def _number(value: object) -> str:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text)."""
+    """Nested settings as (dotted name, text); entries of lists are counted from 1.
+
+    >>> _flat({"batch": 4, "legs": [{"begin": 0}]})
+    [('batch', '4'), ('legs.1.begin', '0')]
+    """
     rows: list[tuple[str, str]] = []
     for key, item in value.items():
         if isinstance(item, Mapping):
             rows += _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list | tuple) and any(isinstance(entry, Mapping) for entry in item):
+            for number, entry in enumerate(item, start=1):
+                rows += _flat(entry, f"{prefix}{key}.{number}.")
         elif isinstance(item, list | tuple):
             rows.append((f"{prefix}{key}", ", ".join(str(entry) for entry in item)))
         else:

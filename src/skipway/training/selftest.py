@@ -258,12 +258,13 @@ def _in_words(planned: overfit.Attempt, constant: float, simple: float) -> str:
         return f"loss or gradient of one batch is no number after {len(planned.losses)} steps"
     course = f"loss {planned.losses[0]:.3g} → {planned.end:.3g}"
     reached = "n/a" if planned.agreement is None else f"{planned.agreement:.2f}"
-    steps = f"{len(planned.losses)} steps"
+    count = len(planned.losses)
+    steps = f"{count} step{'s' if count > 1 else ''}"
     known = f"{course}, Dice {reached}; a constant has {constant:.3g} and {simple:.2f}"
     if planned.learnt(constant):
         return f"one batch learnt in {steps} ({known})"
     if len(planned.losses) < overfit.FEWEST:
-        return f"{steps} of one batch are too few to tell ({known})"
+        return f"{steps} of one batch {'are' if count > 1 else 'is'} too few to tell ({known})"
     return f"one batch not learnt yet in {steps} ({known})"
 
 
