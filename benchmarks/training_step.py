@@ -74,6 +74,7 @@ class Plan(NamedTuple):
     weight_decay: float = 1e-2
     clip: float = 5.0
     supervision: str = "equal"
+    micro: int | None = None
 
 
 def network(net: Net) -> nn.Module:
