@@ -22,9 +22,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import common
 from processes import SKIPWAY, spend
-from series import Row, fill, found, keep, machines, number, origin, page_of, replaced, rows_of, table
+from series import (
+    Row,
+    fill,
+    found,
+    keep,
+    machines,
+    number,
+    origin,
+    page_of,
+    replaced,
+    rows_of,
+    table,
+    wanted_of,
+)
 from training import outcome, seconds
 
 KEYS = ("device", "machine", "time", "seed")
@@ -67,13 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--time", nargs="+", default=["1m", "2m", "4m", "8m"], metavar="T")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
-    parser.add_argument("--out", type=Path, help="folder for runs and masks")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
-    parser.add_argument("--report", action="store_true", help="train nothing, write the page")
-    wanted = parser.parse_args()
-    if not wanted.report and wanted.out is None:
-        parser.error("--out is needed")
-    return wanted
+    return wanted_of(parser)
 
 
 def machine_of(device: str) -> str:

@@ -17,9 +17,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import common
 from processes import SKIPWAY, spend
-from series import Row, fill, found, keep, machines, number, origin, page_of, replaced, rows_of, spread, table
+from series import (
+    Row,
+    fill,
+    found,
+    keep,
+    machines,
+    number,
+    origin,
+    page_of,
+    replaced,
+    rows_of,
+    spread,
+    table,
+    wanted_of,
+)
 
 SETS = {
     "dsb2018": (("dsb2018/images", "dsb2018/labels"), ("--colour", "grey")),
@@ -53,13 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="folder for runs")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
-    parser.add_argument("--report", action="store_true", help="train nothing, write the page")
-    wanted = parser.parse_args()
-    if not wanted.report and wanted.out is None:
-        parser.error("--out is needed")
-    return wanted
+    return wanted_of(parser)
 
 
 def measured(name: str, seed: int, steps: int, out: Path) -> Iterable[dict[str, Any]]:

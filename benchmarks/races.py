@@ -20,13 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import common  # before torch: it settles how threads wait
-
 # isort: split
 from processes import SKIPWAY, spend
 from race_data import Job, class_map_of
 from race_page import NAMES, OPENING, RACED, US, report
-from series import Row, fill, found, keep, origin, page_of, replaced, rows_of
+from series import Row, fill, found, keep, origin, page_of, replaced, rows_of, wanted_of
 from skipway.data.layouts import Pair
 from skipway.evaluation.arrays import evaluate_arrays
 from skipway.images import open_mask, write_labels
@@ -67,13 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--contestants", nargs="+", choices=NAMES, default=[US, "smp", "monai"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="folder for runs and masks")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
-    parser.add_argument("--report", action="store_true", help="run nothing, write the page")
-    wanted = parser.parse_args()
-    if not wanted.report and wanted.out is None:
-        parser.error("--out is needed")
-    return wanted
+    return wanted_of(parser)
 
 
 def raced(wanted: argparse.Namespace, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:

@@ -26,10 +26,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import common
 from layouts import SETS, Set
 from processes import SKIPWAY, spend
-from series import Row, fill, found, keep, machines, origin, page_of, replaced, rows_of, table
+from series import Row, fill, found, keep, machines, origin, page_of, replaced, rows_of, table, wanted_of
 
 KEYS = ("part", "name")
 KINDS = tuple(one for one in SETS if "published" not in one.name or "hippocampus" in one.name)
@@ -63,16 +62,10 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder for runs and masks")
     parser.add_argument("--side", type=int, default=32768, help="of the large image, a multiple of 512")
     parser.add_argument("--only", choices=("kinds", "large"), help="one of the two")
     parser.add_argument("--pictures", action="store_true", help="measure nothing, draw what lies in OUT")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the page")
-    found = parser.parse_args()
-    if not found.report and found.out is None:
-        parser.error("--out says where runs and masks go")
-    return found
+    return wanted_of(parser)
 
 
 def measured(wanted: argparse.Namespace, rows: list[Row]) -> Iterator[dict[str, Any]]:

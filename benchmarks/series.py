@@ -1,5 +1,6 @@
 """Rows kept one by one, so that an interrupted series goes on, and the part of a page that is written from them."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,17 @@ import common
 PAGES = Path(__file__).parent.parent / "docs" / "results"
 
 Row = Mapping[str, Any]
+
+
+def wanted_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The words of the command, with what every series takes: where runs go, where figures go, or the page alone."""
+    parser.add_argument("--out", type=Path, help="folder for all that is made")
+    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the page")
+    wanted = parser.parse_args()
+    if not wanted.report and wanted.out is None:
+        parser.error("--out is needed")
+    return wanted
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -22,9 +22,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import common
 from processes import SKIPWAY, Spent, spend
-from series import Row, fill, found, keep, machines, number, origin, page_of, replaced, rows_of, table
+from series import (
+    Row,
+    fill,
+    found,
+    keep,
+    machines,
+    number,
+    origin,
+    page_of,
+    replaced,
+    rows_of,
+    table,
+    wanted_of,
+)
 from smaller import smaller_copy
 
 KEYS = ("set", "time", "seed")
@@ -95,13 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--time", nargs="+", default=[USUAL], metavar="T", help="as `skipway train` takes it")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
-    parser.add_argument("--out", type=Path, help="folder for runs and copies")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for figures")
-    parser.add_argument("--report", action="store_true", help="train nothing, write the page")
-    wanted = parser.parse_args()
-    if not wanted.report and wanted.out is None:
-        parser.error("--out is needed")
-    return wanted
+    return wanted_of(parser)
 
 
 def measured(name: str, time: str, seed: int, out: Path) -> dict[str, Any]:
