@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from skipway.errors import DataError
+from skipway.machine import cores
 
 settings.register_profile("skipway", deadline=None)  # how long one example takes depends on who else computes
 settings.load_profile("skipway")
@@ -21,10 +22,15 @@ def pytest_addoption(parser):
     parser.addoption("--faults-json", help="Where `-m faults` writes what it found.")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """`-n auto`: one process a core that is granted here, and no more than memory is sure to hold."""
+    return min(cores(), 8)
+
+
 def pytest_configure(config):
     """Processes that test side by side share the cores."""
-    if hasattr(config, "workerinput"):
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.workerinput["workercount"]))
+    processes = config.workerinput["workercount"] if hasattr(config, "workerinput") else 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
 
 
 @pytest.fixture(scope="session")

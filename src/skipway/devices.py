@@ -1,10 +1,12 @@
 """Where the arithmetic happens, and with what memory."""
 
 import ctypes
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from skipway.errors import EnvironmentFault, Problem, UsageError
+from skipway.machine import cores
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +62,17 @@ def fast_bf16(device: "torch.device") -> bool:
         able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False
+
+
+def use_granted_cores() -> None:
+    """Compute with no more threads than `machine.cores`, unless OMP_NUM_THREADS says how many.
+
+    Torch counts the processors of the machine; in a container that is granted fewer, its threads wait for each other.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ and (granted := cores()) < torch.get_num_threads():
+        torch.set_num_threads(granted)
 
 
 def keep_heap() -> None:

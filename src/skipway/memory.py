@@ -10,9 +10,16 @@ from pathlib import Path
 import torch
 
 from skipway.errors import Problem, UsageError
+from skipway.machine import control_groups
 
 SHARE = 0.8
 """Share of the free memory that is taken where no amount is given: the rest is for others."""
+
+_GROUP_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+"""By version of control groups: the limit, what is used, and the line of memory.stat for what can be given back."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _REFUSALS = ("not enough memory", "can't allocate memory", "out of memory")
@@ -117,25 +124,11 @@ def cgroup_rooms(root: Path = Path("/")) -> Iterator[int]:
     Args:
         root: Folder that holds `proc` and `sys`.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, kinds, path = line.split(":", 2)
-        if kinds == "":
-            base, most, now, cached = "", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in kinds.split(","):
-            base, most, now = "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = "total_inactive_file"
-        else:
-            continue
-        place = Path(path.lstrip("/"))
-        for group in (place, *place.parents):
-            folder = root / "sys/fs/cgroup" / base / group
-            limit, used = _number(folder / most), _number(folder / now)
-            if limit is not None and used is not None and limit < 2**60:
-                yield max(0, limit - used + _of(folder / "memory.stat", cached))
+    for version, group in control_groups("memory", root):
+        most, now, cached = _GROUP_FILES[version]
+        limit, used = _number(group / most), _number(group / now)
+        if limit is not None and used is not None and limit < 2**60:
+            yield max(0, limit - used + _of(group / "memory.stat", cached))
 
 
 def _available() -> int | None:

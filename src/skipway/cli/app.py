@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from skipway import devices
 from skipway.cli import options
 from skipway.cli.console import Console, Event, events, print_json
 from skipway.cli.predict import predict
@@ -79,6 +80,8 @@ def check(
     from skipway.data.layouts import Reading
     from skipway.doctor.examination import examine_data
 
+    if deep:
+        devices.use_granted_cores()
     found = examine_data(
         images,
         masks,
@@ -249,6 +252,7 @@ def demo(
     """Draw touching cells, train on them, predict a larger image, score it, report. Needs no data."""
     from skipway.demo import run_demo
 
+    devices.use_granted_cores()
     text = run_demo(output, seed=seed, steps=steps, device=device, event=events(as_json))
     if not as_json:
         typer.echo(text)

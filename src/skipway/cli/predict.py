@@ -120,6 +120,7 @@ def predict(
     from skipway.predict.cluster import require_workers
     from skipway.predict.options import FileOptions, StreamOptions
 
+    devices.use_granted_cores()
     if keep_heap:
         devices.keep_heap()
     if logits and (probabilities or quantised):

@@ -113,6 +113,7 @@ def train(
     from skipway.memory import amount
     from skipway.request import Request
 
+    devices.use_granted_cores()
     if keep_heap:
         devices.keep_heap()
     request = Request(

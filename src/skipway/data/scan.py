@@ -7,7 +7,6 @@ What was seen is kept under the state of the files (size, times and inode, and S
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from skipway.data.layouts import Pair
 from skipway.data.records import FileRecord
 from skipway.data.sources import Source
 from skipway.errors import EnvironmentFault, Problem
+from skipway.machine import cores
 
 MANY = 200
 """Pairs from which children are worth the two seconds that they need to start."""
@@ -87,10 +87,9 @@ def scan(
     """
     total = sum(map(len, jobs))
     isolate = total >= MANY if how.isolate is None else how.isolate
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found: list[Found] = []
     memory: dict[str, Any] = {}
-    with ThreadPoolExecutor(min(cores, max(1, len(jobs)))) as pool, _Children(how, isolate) as children:
+    with ThreadPoolExecutor(min(cores(), max(1, len(jobs)))) as pool, _Children(how, isolate) as children:
 
         def one(job: Job) -> tuple[list[Found], dict[str, Any]]:
             known, kept = recalled(job, ignore, how.before)

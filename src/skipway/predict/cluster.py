@@ -7,7 +7,6 @@ killed costs the region in its hand.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import numpy as np
 from skipway.data.sources import Source
 from skipway.errors import EnvironmentFault, Problem, SkipwayError, UsageError, extra
 from skipway.images import ImageFile
+from skipway.machine import cores
 from skipway.predict.certificate import Certificate
 from skipway.predict.flow import Clock, Event, Flow, rank
 from skipway.predict.journal import packed
@@ -224,10 +224,9 @@ def require_workers(cluster: str) -> str:
     Raises:
         UsageError: it is neither a number of processes nor an address.
     """
-    if cluster.isdecimal() and not 1 <= int(cluster) <= 4 * (os.cpu_count() or 1):
-        raise UsageError(
-            Problem(f"found {cluster}", "--cluster", f"1 to {4 * (os.cpu_count() or 1)} processes")
-        )
+    most = 4 * cores()
+    if cluster.isdecimal() and not 1 <= int(cluster) <= most:
+        raise UsageError(Problem(f"found {cluster}", "--cluster", f"1 to {most} processes"))
     if not cluster.isdecimal() and "://" not in cluster:
         raise UsageError(
             Problem(

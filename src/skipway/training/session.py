@@ -1,7 +1,6 @@
 """Connects the loop with data, task and validation."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from skipway.data.augment import Augmentation
 from skipway.data.layouts import Pair, Volume
 from skipway.data.sampling import Batch, BatchPlan, make_batch, prefetch
 from skipway.losses import Loss
+from skipway.machine import cores
 from skipway.metrics.pixel import mean_defined
 from skipway.models import build
 from skipway.nn.graph import SkipGraph
@@ -197,7 +197,7 @@ def read_ahead_seconds(alone: float, budget: float | None) -> float:
 
 
 def _readers() -> int:
-    return min(READERS, os.cpu_count() or 1)
+    return min(READERS, cores())
 
 
 class _Watch:
