@@ -80,8 +80,8 @@ class Trained:
         return load(self.run.path, device=self.device).predict(array)
 
     @property
-    def _remarks(self) -> tuple[str, ...]:
-        """What a figure alone would hide."""
+    def remarks(self) -> tuple[str, ...]:
+        """Lines that say what a figure alone would hide."""
         lines = []
         if em := self.evaluation.get("em"):
             v_rand, v_info = (
@@ -104,7 +104,7 @@ class Trained:
             (
                 f"{'score':<10} {score}, {self.score_name}, mean of {self.scored} validation images",
                 f"{'baseline':<10} {baseline}, {self.baseline_name} on the same images",
-                *self._remarks,
+                *self.remarks,
                 f"{'report':<10} {self.run.path / 'report.html'}",
                 f"{'next':<10} skipway predict {shlex.quote(str(self.run.path))} NEW_IMAGES -o OUT",
             )

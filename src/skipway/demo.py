@@ -4,7 +4,7 @@ Nothing is downloaded and no data is needed. The cells touch and lie in blur, no
 debris, so a threshold fails where the network should not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def run_demo(
     request = Request(steps=steps, seconds=None if steps else SECONDS, seed=seed)
     training = demo.folder / "training"
     order = api.Order(training / "images", training / "masks", demo.run, request, device=device)
-    api.train_run(order, event)
+    trained = api.train_run(order, event)
     predictor = api.load(demo.run, device=device)
     rows = []
     for bits in (16, 8):
@@ -97,7 +97,7 @@ def run_demo(
     figures = {name: found.to_json() for name, found in rows}
     write_json(demo.folder / "figures.json", figures)
     event({"event": "figures", **figures})
-    return _text(demo, rows, strip)
+    return _text(demo, rows, trained.remarks, strip)
 
 
 def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _write(path: Path, picture: NDArray[np.uint8]) -> None:
         file.write(draw.png(picture))
 
 
-def _text(demo: Demo, rows: list[tuple[str, Evaluation]], strip: Path) -> str:
+def _text(demo: Demo, rows: list[tuple[str, Evaluation]], remarks: Sequence[str], strip: Path) -> str:
     lines = [
         f"{NEW_SIDE} × {NEW_SIDE} pixels that the network has not seen, one image:",
         f"{'':<18}{'Dice':>8}{'AP@0.5':>8}{'mean AP':>9}{'PQ':>8}",
@@ -187,6 +187,7 @@ def _text(demo: Demo, rows: list[tuple[str, Evaluation]], strip: Path) -> str:
         )
     lines += [
         "(Dice of the foreground pixels; objects matched one to one, AP = TP / (TP + FP + FN))",
+        *remarks,
         f"look at    {strip}",
         f"report     {demo.run / 'report.html'}",
         "your own   skipway train IMAGES MASKS -o RUN && skipway predict RUN NEW -o OUT",

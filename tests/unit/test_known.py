@@ -1,5 +1,6 @@
 """Images that trained the network are told when they are predicted, and when that prediction is scored."""
 
+import csv
 import json
 import shutil
 
@@ -86,12 +87,21 @@ def test_a_run_that_lost_its_split_still_predicts(run, data, tmp_path):
 
 def test_the_pages_of_a_stack_that_trained_are_counted(run, data, tmp_path):
     folder = tmp_path / "stacks"
-    for side in ("images", "masks"):
+    for side in ("masks", "images"):
         pages = np.stack([imread(data / side / f"c{k}.tif") for k in range(6)])
         (folder / side).mkdir(parents=True)
         imwrite(folder / side / "s.tif", pages, photometric="minisblack")
     code, _, err = skipway("train", folder, "-o", tmp_path / "run", "--device", "cpu", *SMALL)
     assert code == 0, err
     assert f"1 {SAID.format(1)}" in predict(tmp_path / "run", folder / "images", tmp_path / "out")
+    names = trained_on(tmp_path / "run")
+    assert 0 < len(names) < 6
+    assert json.loads((tmp_path / "out/labels.json").read_text())["trained"] == names
+    with (tmp_path / "out/review.csv").open() as table:
+        rows = [row for row in csv.DictReader(table) if row["trained"] == "yes"]
+    assert sorted(f"s#{int(row['page']):03d}" for row in rows) == names
     (warning,) = (w for w in evaluate(tmp_path / "out", folder / "masks").warnings if "trained" in w)
-    assert warning.startswith("6 of 6 images trained")
+    assert warning.startswith(f"{len(names)} of 6 images trained")
+    imwrite(folder / "images/s.tif", pages + 1, photometric="minisblack")
+    assert "trained" not in predict(tmp_path / "run", folder / "images", tmp_path / "out", "--overwrite")
+    assert "trained" not in json.loads((tmp_path / "out/labels.json").read_text())

@@ -92,15 +92,16 @@ def test_there_is_a_region_for_every_part_or_it_is_said(tmp_path, small_regions)
     predicted(run, source, tmp_path / "many", events, stream=StreamOptions(part=Part(1, 6)))
     assert not [event for event in events if event["event"] == "warning"]
     made = [event for event in events if event["event"] == "region"]
-    assert len(made) >= 1
-    assert made[-1]["of"] >= 6
+    (said,) = [event["text"] for event in events if event.get("name") == "stream"]
+    assert int(said.split()[1]) >= 6
+    assert [(event["done"], event["of"]) for event in made] == [(k + 1, len(made)) for k in range(len(made))]
+    assert len(made) == len(Part(1, 6).share(int(said.split()[1])))
     events.clear()
     some = StreamOptions(part=Part(1, 3))
     predicted(run, source, tmp_path / "few", events, tile=80, stream=some)  # as the user says: one region
     (said,) = [event["text"] for event in events if event["event"] == "warning"]
     assert (
-        said
-        == "i0.tif: 1 regions are too few for 3 parts, and part 1/3 has none; a smaller --tile makes more"
+        said == "i0.tif: too few regions (1) for 3 parts, and part 1/3 has none; a smaller --tile makes more"
     )
 
 

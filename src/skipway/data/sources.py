@@ -17,6 +17,15 @@ from skipway.errors import DataError, Problem
 from skipway.images import ImageFile, composed, in_colour, open_image, open_mask, shown
 
 
+def page_name(name: str, page: int, pages: int) -> str:
+    """What a page of a stack is called, here and in every list that is written.
+
+    >>> page_name("stack", 7, 30)
+    'stack#007'
+    """
+    return f"{name}#{page:0{max(3, len(str(pages - 1)))}d}"
+
+
 @dataclass(frozen=True)
 class Source:
     """One picture.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skipway.data.class_folders import class_mask, class_masks, files_by_class, has_class_folders
 from skipway.data.folders import twins
 from skipway.data.layouts import Reading, find_masks, list_files, natural
-from skipway.data.sources import Source
+from skipway.data.sources import Source, page_name
 from skipway.errors import DataError, Problem
 from skipway.images import open_image, shown, stem_of
 
@@ -206,8 +206,7 @@ def _unfold(page: Page, count: int) -> list[Page]:
     """Every page of a pair of stacks under its own name."""
     if count == 1:
         return [page]
-    digits = max(3, len(str(count - 1)))
-    return [replace(page, name=f"{page.name}#{index:0{digits}d}", index=index) for index in range(count)]
+    return [replace(page, name=page_name(page.name, index, count), index=index) for index in range(count)]
 
 
 def values_of(array: NDArray[Any]) -> NDArray[np.int64]:

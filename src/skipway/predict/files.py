@@ -36,7 +36,7 @@ from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
 from skipway.predict.class_files import class_files, write_sets
 from skipway.predict.flow import rank
-from skipway.predict.known import noted
+from skipway.predict.known import Trained, noted
 from skipway.predict.options import FileOptions
 from skipway.predict.pixels import by_page
 from skipway.predict.planes import stretched
@@ -62,7 +62,7 @@ class Summary:
         written: The masks, in the order of the images; where classes overlap that of the first class.
         failed: What was wrong with each image that has none.
         certificate: That of the image with the largest difference; None when nothing was predicted.
-        trained: How many of the images that were predicted trained the network.
+        trained: How many of the files that were predicted trained the network, whole or some of their pages.
         part: Which part of the regions was made, where no more was asked for and nothing is written.
     """
 
@@ -112,7 +112,7 @@ class _Reviewing:
     """Gathers what a person should look at first.
 
     Attributes:
-        predictor: Knows what trained, and what the training images look like.
+        predictor: Knows what the training images look like.
         path: Of the table.
         often: Whether to write it after every image: a command that is killed does not come to its end.
         rows: So far.
@@ -123,10 +123,9 @@ class _Reviewing:
     often: bool
     rows: list[Row] = field(default_factory=list)
 
-    def see(self, job: _Job, reviews: Reviews) -> None:
+    def see(self, name: str, trained: Trained, reviews: Reviews) -> None:
         """What saw an image being predicted; nothing where nobody asked."""
-        known = self.predictor.known.has(job.source) if reviews else False
-        found = [one.row(job.name, page, trained=known) for page, one in reviews]
+        found = [one.row(name, page, trained=trained.has(page)) for page, one in reviews]
         self.rows += found
         if found and self.often:
             write_review(self.path, found)
@@ -176,14 +175,15 @@ def predict_files(
     meaning = _meaning(predictor.task.labels, options).to_json()
     names = [job.name for job in jobs]
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, ())})
-    trained: list[str] = []
+    trained: dict[str, Trained] = {}
     written: list[Path] = []
     failed: list[SkipwayError] = []
     reviewing = _Reviewing(predictor, output / REVIEW, options.stream.asked)
     worst: Certificate | None = None
     for done, job in enumerate(jobs, start=1):
+        known = predictor.known.trained(job.source)
         try:
-            made = _predict_file(predictor, job, options, streaming, partial(reviewing.see, job))
+            made = _predict_file(predictor, job, options, streaming, partial(reviewing.see, job.name, known))
         except (*OF_A_FILE, NumericalError) as error:
             failed.append(_naming(error, job.source.path))
         except (MemoryError, torch.OutOfMemoryError):
@@ -194,7 +194,7 @@ def predict_files(
             if made.mask is None:
                 continue
             written.append(made.mask)
-            trained += [job.name] if predictor.known.has(job.source) else []
+            trained[job.name] = known
             event(
                 {
                     "event": "file",
@@ -206,12 +206,14 @@ def predict_files(
             )
             continue
         event({"event": "warning", "text": str(failed[-1])})
-    write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, trained)})
+    not_new = [name for job, known in trained.items() for name in known.names(job)]
+    write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, not_new)})
     reviewing.close(event)
     if not failed and options.stream.part is None:
         streaming.close([job.masks[0] for job in every])
-    summary = Summary(tuple(written), tuple(failed), worst, len(trained), options.stream.part)
-    counts = {"written": len(written), "failed": len(failed), "trained": len(trained)}
+    count = sum(known.has(None) for known in trained.values())
+    summary = Summary(tuple(written), tuple(failed), worst, count, options.stream.part)
+    counts = {"written": len(written), "failed": len(failed), "trained": count}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
 

@@ -88,7 +88,8 @@ class Flow:
             NumericalError: logits that are not finite.
             EnvironmentFault: the disk is full.
         """
-        clock = Clock(self.image.path.name, self.count, len(self.journal.done), event)
+        count = self.count if part is None else len(part)
+        clock = Clock(self.image.path.name, count, len(self.journal.done), event)
         found = [
             self._unit(unit, left, clock, reviewed)
             for unit in range(len(self.units))
@@ -228,7 +229,8 @@ def opened(
     damaged += journal.damaged
     if journal.done or damaged:
         count = len(predictor.units(image)) * len(regions)
-        text = f"{image.path.name}: {len(journal.done)} of {count} regions are there"
+        wanted = f"{len(part.share(count))} regions of part {part}" if part else f"{count} regions"
+        text = f"{image.path.name}: {len(journal.done)} of {wanted} are there"
         text += f", {damaged} damaged" if damaged else ""
         event({"event": "line", "name": "resume", "text": text})
     return Flow(predictor, image, journal, regions, room.outputs, quantity, looking or Looking(), shards)

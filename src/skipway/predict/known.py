@@ -9,11 +9,39 @@ from typing import Any
 
 from skipway.data.hashes import pixel_hash
 from skipway.data.labels import TRAINED
-from skipway.data.sources import Source
+from skipway.data.sources import Source, page_name
 from skipway.data.splits import Split
 from skipway.errors import OF_A_FILE, CheckpointError, DataError
 from skipway.images import stem_of
 from skipway.runs import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Pages of a file that trained a network.
+
+    Attributes:
+        pages: Their numbers from 0, ascending.
+        of: Pages of the file.
+    """
+
+    pages: tuple[int, ...] = ()
+    of: int = 0
+
+    def has(self, page: int | None) -> bool:
+        """Whether a page trained; of None, whether any did."""
+        return bool(self.pages) if page is None else page in self.pages
+
+    def names(self, name: str) -> list[str]:
+        """The file, where it trained whole, or the pages that did.
+
+        >>> Trained((1, 2), of=5).names("stack")
+        ['stack#001', 'stack#002']
+        >>> Trained((0,), of=1).names("image")
+        ['image']
+        """
+        whole = len(self.pages) == self.of
+        return [name] * bool(self.pages) if whole else [page_name(name, k, self.of) for k in self.pages]
 
 
 @dataclass(frozen=True)
@@ -23,11 +51,12 @@ class Known:
     Only files of a name that trained are hashed, so that others cost nothing; a renamed copy is not recognised.
 
     Attributes:
-        pages: By the stem of a file, pages that trained and the hashes of their pixels.
+        pages: By the stem of a file, pages that trained and the hashes of their pixels; None for all pages, of which
+            the hash is that of the first.
         colour: What the run reads images as, see `Source.colour`.
     """
 
-    pages: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    pages: Mapping[str, tuple[tuple[int | None, str], ...]] = field(default_factory=dict)
     colour: str = ""
 
     @classmethod
@@ -37,28 +66,27 @@ class Known:
             split = Split.from_json(run.read("split"))
         except (CheckpointError, DataError):
             return cls()
-        pages: dict[str, tuple[tuple[int, str], ...]] = {}
+        pages: dict[str, tuple[tuple[int | None, str], ...]] = {}
         for pair in split.train_pairs:
-            stem, page = _stem(pair.image), (pair.image.page or 0, split.hashes.get(pair.name, ""))
-            pages[stem] = (
-                (*pages.get(stem, ()), page) if pair.image.page is None else pages.get(stem, (page,))
-            )
+            stem = _stem(pair.image)
+            pages[stem] = (*pages.get(stem, ()), (pair.image.page, split.hashes.get(pair.name, "")))
         return cls(pages, colour)
 
-    def has(self, source: Source) -> bool:
-        """Whether an image, or the first page that trained of a stack, trained the run.
-
-        False for a file that cannot be read.
-        """
+    def trained(self, source: Source) -> "Trained":
+        """Which pages of a file trained the run; none of one that cannot be read."""
         pages = self.pages.get(_stem(source), ())
+        if not pages:
+            return Trained()
         try:
-            if not pages:
-                return False
             with replace(source, colour=self.colour).open_image() as image:
-                numbers = {page for page, _ in pages if page < image.pages}
-                return any((page, pixel_hash(image, page)) in pages for page in numbers)
+                hashes = {
+                    k: pixel_hash(image, k) for k in {page or 0 for page, _ in pages} if k < image.pages
+                }
+                found = {page for page, known in pages if hashes.get(page or 0) == known}
+                numbers = range(image.pages) if None in found else sorted(page or 0 for page in found)
+                return Trained(tuple(numbers), image.pages)
         except OF_A_FILE:
-            return False
+            return Trained()
 
 
 def _stem(source: Source) -> str:
@@ -70,12 +98,14 @@ def noted(labels: Path, now: Iterable[str], trained: Iterable[str]) -> dict[str,
 
     Args:
         labels: The file, which need not exist.
-        now: Names that are predicted now.
-        trained: Those of them that trained.
+        now: Names of the files that are predicted now.
+        trained: Those of them, or of their pages, that trained.
     """
     try:
         before = json.loads(labels.read_text(encoding="utf-8"))[TRAINED]
     except (OSError, ValueError, KeyError, TypeError):
         before = []
-    names = sorted({*map(str, before)} - {*now} | {*trained})
+    replaced = {*now}
+    kept = {name for name in map(str, before) if not replaced & {name, name.rpartition("#")[0]}}
+    names = sorted(kept | {*trained})
     return {TRAINED: names} if names else {}

@@ -204,7 +204,7 @@ class Streaming:
         if not cluster:
             regions = None if part is None else part.share(flow.count)
             if part is not None and not regions:
-                few = f"{flow.image.path.name}: {flow.count} regions are too few for {part.of} parts"
+                few = f"{flow.image.path.name}: too few regions ({flow.count}) for {part.of} parts"
                 text = f"{few}, and part {part} has none; a smaller --tile makes more"
                 self.event({"event": "warning", "text": text})
             return flow.run(self.event, regions, reviewed=options.review)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from skipway.data.sources import Source
+from skipway.data.sources import Source, page_name
 from skipway.errors import DataError, Problem, SkipwayError
 from skipway.images import format_of
 
@@ -197,9 +197,8 @@ def finished(
             pairs.append(Pair(name, image, mask))
             pages_of[name] = [name]
         else:
-            digits = max(3, len(str(pages - 1)))
             made = [
-                Pair(f"{name}#{page:0{digits}d}", replace(image, page=page), replace(mask, page=page))
+                Pair(page_name(name, page, pages), replace(image, page=page), replace(mask, page=page))
                 for page in range(pages)
             ]
             pairs += made
