@@ -10,7 +10,7 @@ import torch
 from tifffile import TiffFile, imread, imwrite
 from toys import draw, skipway
 
-from skipway import api
+from skipway import api, demo
 from skipway.models import BUILDERS
 from skipway.synthetic import draw_cells
 
@@ -403,3 +403,20 @@ def test_a_run_that_does_not_beat_the_baseline_says_so(tmp_path):
     assert "does not beat the baseline" in worse
     assert "does not beat" not in better
     assert "V_rand 0.500, V_info n/a" in better
+
+
+def test_the_demo_goes_its_whole_way_and_says_what_does_not_beat_a_threshold(tmp_path, monkeypatch):
+    for name, value in (("TRAINING_IMAGES", 8), ("NEW_SIDE", 256)):
+        monkeypatch.setattr(demo, name, value)
+    code, text, err = skipway("demo", "-o", tmp_path / "demo", "--steps", 1, "--device", "cpu")
+    assert code == 0, err
+    assert "this does not beat the baseline" in text
+    figures = json.loads((tmp_path / "demo/figures.json").read_text())
+    assert list(figures) == ["skipway, 16-bit", "Otsu, 16-bit", "skipway, 8-bit", "Otsu, 8-bit"]
+    for name in ("input", "truth", "prediction", "errors", "result"):
+        assert (tmp_path / f"demo/pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    code, _, err = skipway("demo", "-o", tmp_path / "mine")
+    assert (code, "is not empty" in err) == (2, True)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
