@@ -1,11 +1,12 @@
 """Forward pass and training step of `unet`, `unet_plus_plus` and `unet_3_plus` against peers of equal width.
 
-    uv run --group bench python benchmarks/networks.py
+    uv run --group bench python benchmarks/networks.py [--side 256 --networks "UNet++" --measured prediction]
 
 Eager float32, one thread, width 32, depth 5, one image. The networks "by hand" are ours wired as anyone would
 write them, those of the parity tests among them: the ratio to them is the price of describing a network as a graph.
 MONAI's classes get the widths, the norm and the activation of ours. "forward" is a plain call, ours also by
-`model.frugal`; "prediction" is what `predict` runs, which is frugal, with all peers in channels-last as it is.
+`model.frugal`; "prediction" is what `predict` runs, which is frugal, with all peers in channels-last as it is, and
+ours also packed and in packed strips. Rows of what is not asked for stay in the results.
 """
 
 import argparse
@@ -21,9 +22,12 @@ import common  # before torch: it settles how threads wait
 import torch
 from torch import Tensor, nn
 
+from series import keep, origin, replaced, rows_of
 from skipway.models import unet, unet_3_plus, unet_plus_plus
 from skipway.nn.graph import SkipGraph
 from skipway.nn.operations import count_parameters
+from skipway.nn.packing import packed
+from skipway.predict import predict_array
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
 import twins
@@ -31,7 +35,12 @@ import twins
 WIDTHS = (32, 64, 128, 256, 512)
 CHANNELS = {"U-Net": 1, "UNet++": 1, "UNet 3+": 3}
 OURS, FRUGAL, BY_HAND = "skipway", "skipway, frugal", "by hand"
+PACKED, STRIPS = "skipway, packed", "skipway, packed strips"
 KINDS = ("forward", "prediction", "training step")
+WAYS = {"forward": (FRUGAL,), "prediction": (PACKED, STRIPS)}
+"""Other ways of running ours."""
+KEYS = ("network", "measured", "side", "peer")
+FIGURES = common.RESULTS / "networks.json"
 
 
 class PlainUNet(nn.Module):
@@ -122,7 +131,7 @@ def training_step(model: nn.Module, image: Tensor) -> Callable[[], object]:
 
 def peers(family: str, kind: str) -> list[str]:
     """What is compared, by name."""
-    return [*makers(family), *([FRUGAL] if kind == "forward" else [])]
+    return [*makers(family), *WAYS.get(kind, ())]
 
 
 def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object]:
@@ -133,7 +142,12 @@ def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object
     model = makers(family)[network_of(name)]()
     if kind == "training step":
         return training_step(model, image)
-    if kind == "prediction":
+    if name in (PACKED, STRIPS):
+        model = packed(model.eval())
+    if name == STRIPS:
+        pixels = image[0].numpy()
+        return lambda: predict_array(model, pixels, engine="strips").labels
+    if kind == "prediction" and name != PACKED:
         image = image.contiguous(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
     frugal = kind == "prediction" or name == FRUGAL
@@ -141,29 +155,31 @@ def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object
 
 
 def network_of(name: str) -> str:
-    return OURS if name == FRUGAL else name
+    return OURS if name in (FRUGAL, PACKED, STRIPS) else name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--networks", nargs="+", choices=CHANNELS, default=list(CHANNELS))
+    parser.add_argument("--measured", nargs="+", choices=KINDS, default=list(KINDS))
     wanted = parser.parse_args()
-    rows, noise = [], {}
-    for family, kind in itertools.product(CHANNELS, KINDS):
+    rows = rows_of(FIGURES)
+    for family, kind in itertools.product(wanted.networks, wanted.measured):
         names = peers(family, kind)
         calls = {name: prepare(family, kind, wanted.side, name) for name in names}
         timings = common.rotate(calls, rounds=wanted.rounds)
         del calls
-        noise[f"{family}, {kind}"] = common.noise(timings)
         for name in names:
             model = makers(family)[network_of(name)]()
-            facts = {"network": family, "measured": kind, "parameters": count_parameters(model)}
+            facts = {"network": family, "measured": kind, "side": wanted.side}
+            facts |= {"parameters": count_parameters(model), "again": common.noise(timings)}
             peak = common.peak_mebibytes(prepare, family, kind, wanted.side, name)
-            rows.append(common.row(name, timings[name], timings[BY_HAND], **facts, peak_mib=peak))
-            print(rows[-1], flush=True)
-    machine = common.machine("torch", "monai") | {"threads": 1}
-    common.save("networks", rows, side=wanted.side, a_over_a=noise, machine=machine)
+            row = common.row(name, timings[name], timings[BY_HAND], **facts, peak_mib=peak)
+            print(row, flush=True)
+            rows = replaced(rows, {**row, "machine": origin("torch", "monai")}, KEYS)
+        keep(FIGURES, rows)
 
 
 if __name__ == "__main__":
