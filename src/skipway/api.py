@@ -282,6 +282,9 @@ def seconds(text: str | float) -> float:
     """
     if isinstance(text, int | float):
         return float(text)
+    if re.fullmatch(r"\s*[\d.]+\s*", text):  # twenty seconds to one, twenty minutes to the other
+        fix = f"--time {text.strip()}m for minutes, {text.strip()}s for seconds"
+        raise UsageError(Problem(f"found {text!r}", "--time", "a duration with its unit", fix))
     parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?", text.strip())
     try:
         hours, minutes, rest = (

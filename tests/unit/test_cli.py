@@ -204,6 +204,7 @@ def test_help_shows_at_most_twelve_flags(verb):
     [
         (["--steps", "0"], 2, "--steps"),
         (["--time", "soon"], 2, "20m"),
+        (["--time", "20"], 2, "--time 20m for minutes, 20s for seconds"),
         (["--time", "1m"], 2, "one of them"),
         (["--model", "unet_plusplus"], 2, "unet_plus_plus"),
         (["--task", "cells"], 2, "objects"),
