@@ -285,7 +285,7 @@ def seconds(text: str | float) -> float:
     if re.fullmatch(r"\s*[\d.]+\s*", text):  # twenty seconds to one, twenty minutes to the other
         fix = f"--time {text.strip()}m for minutes, {text.strip()}s for seconds"
         raise UsageError(Problem(f"found {text!r}", "--time", "a duration with its unit", fix))
-    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?", text.strip())
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?", text.strip())
     try:
         hours, minutes, rest = (
             (float(part or 0) for part in parts.groups()) if parts and text.strip() else (0, 0, 0)

@@ -157,6 +157,10 @@ def refusal(*problems: Problem) -> DataError | SecurityError:
     return error
 
 
+class StopAsked(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP; no `Exception`, so that nobody takes it for a damaged file or a failing library."""
+
+
 class Interrupted(SkipwayError):
     """Stopped on request with the state saved; the same command continues (exit 75)."""
 
@@ -168,10 +172,14 @@ class Interrupted(SkipwayError):
         return [f"skipway: {problem}" for problem in self.problems]
 
 
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+"""Words by which torch and its libraries say so, in errors of many types."""
+
+
 def fault_of(error: Exception) -> SkipwayError | None:
     """What Python or torch raised, as a fault of the machine; None where it is something else."""
     # torch has no class of its own for this on a CPU
-    full = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    full = any(words in str(error) for words in OUT_OF_MEMORY)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and full):
         return EnvironmentFault(Problem("not enough memory", fix="a smaller --batch, --patch or --tile"))
     if isinstance(error, OSError):

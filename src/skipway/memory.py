@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from skipway.errors import Problem, UsageError
+from skipway.errors import OUT_OF_MEMORY, Problem, UsageError
 from skipway.machine import control_groups
 
 SHARE = 0.8
@@ -22,7 +22,6 @@ _GROUP_FILES = {
 """By version of control groups: the limit, what is used, and the line of memory.stat for what can be given back."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_REFUSALS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def amount(text: str | int, flag: str = "--ram") -> int:
@@ -62,7 +61,7 @@ def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice: torch's own, Python's, or that of the CPU allocator."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSALS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def in_use(device: torch.device) -> int:
@@ -105,7 +104,8 @@ def forget_peak(device: torch.device) -> None:
 def free(device: torch.device) -> int | None:
     """Bytes that the machine, its control groups and the device have free; None where nothing tells."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     known = [size for size in (_available(), *cgroup_rooms()) if size is not None]
     return min(known) if known else None
 

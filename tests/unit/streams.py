@@ -56,9 +56,10 @@ def predicted(run, source, output, events=None, **options):
     return predict_files(run, source, output, FileOptions(stream=stream, **options), heard.append)
 
 
-def plain(run, source, output, **options):
+def plain(run, source, output, events=None, **options):
     """As images that fit into memory are."""
-    return predict_files(run, source, output, FileOptions(**options), lambda _: None)
+    heard = [] if events is None else events
+    return predict_files(run, source, output, FileOptions(**options), heard.append)
 
 
 class Nursery:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the `skipway` command."""
-    from skipway.errors import SkipwayError, fault_of
+    from skipway.errors import Interrupted, Problem, SkipwayError, StopAsked, fault_of
 
     for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown, and is an escape in JSON
         if isinstance(stream, TextIOWrapper):
@@ -28,6 +28,8 @@ def main() -> None:
         app()
     except SkipwayError as error:
         _leave(error)
+    except StopAsked:
+        _leave(Interrupted(Problem("interrupted; the same command goes on")))
     except BrokenPipeError:  # the reader of our output left; nothing is wrong with the work
         _hush()
         sys.exit(0)
@@ -40,9 +42,9 @@ def main() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Ctrl-C or SIGTERM outside the training loop, which has a gentler way of its own."""
-    from skipway.errors import Interrupted, Problem
+    from skipway.errors import StopAsked
 
-    raise Interrupted(Problem("interrupted; the same command goes on"))
+    raise StopAsked
 
 
 def _leave(error: "SkipwayError") -> NoReturn:

@@ -24,9 +24,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps.  [default: by the number of images]")
     ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h; a plain number is seconds.")
-    ] = None,
+    time: Annotated[str | None, typer.Option(help="Wall-clock budget instead: 90s, 20m or 2h.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: options.Device = None,
     preset: Annotated[

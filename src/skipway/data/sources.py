@@ -65,6 +65,10 @@ class Source:
         """The same without a page."""
         return replace(self, page=None)
 
+    def absolute(self) -> "Source":
+        """The same for a process that works in another folder."""
+        return replace(self, path=self.path.absolute(), parts=tuple(part.absolute() for part in self.parts))
+
     def open_image(self) -> ImageFile:
         """The image, open.
 

@@ -56,6 +56,8 @@ class Recipe:
         device: Kind of device the network runs on.
         tta: Which views the network is shown.
         planes: In how many planes it sees a volume.
+        identity: That of the network; a worker that finds another one under `run` says so.
+        image: Size and time of the image, so that a worker opens it anew when it has changed.
         reviewed: Whether to keep what `Review` sees.
         shards: Folder that workers write the labels to; without one they come back with the region.
         threads: Of torch in a worker; None leaves them as they are.
@@ -71,6 +73,8 @@ class Recipe:
     device: str
     tta: str | None = None
     planes: int = 1
+    identity: str = ""
+    image: Any = None
     reviewed: bool = False
     shards: str = ""
     threads: int | None = None
@@ -157,6 +161,9 @@ def _loaded(recipe: str) -> tuple[Recipe, Predictor, ImageFile]:
     )
     # Whether the views may be shown was asked where the command was typed.
     predictor = predictor.viewed(told.tta, unseen=True).in_planes(told.planes)
+    if told.identity and predictor.identity != told.identity:
+        found, fix = "other weights than those of this prediction", "the same run folder on all machines"
+        raise EnvironmentFault(Problem(found, told.run, fix=fix))
     image = replace(told.source, colour=predictor.normalisation.colour).open_image()
     return told, predictor, image
 

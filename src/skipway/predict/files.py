@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from skipway.data.labels import LabelMap
@@ -31,6 +31,7 @@ from skipway.images import (
     stem_of,
     write_labels,
 )
+from skipway.memory import ran_out
 from skipway.parts import Part
 from skipway.predict.backends import TILES, wants_tiles
 from skipway.predict.certificate import Certificate
@@ -109,7 +110,7 @@ class _Job:
 
 @dataclass
 class _Reviewing:
-    """Gathers what a person should look at first.
+    """Gathers what a person should look at first; a context manager, which writes it where something ends it early.
 
     Attributes:
         predictor: Knows what the training images look like.
@@ -122,6 +123,15 @@ class _Reviewing:
     path: Path
     often: bool
     rows: list[Row] = field(default_factory=list)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self.rows:
+            write_review(self.path, self.rows)
 
     def see(self, name: str, trained: Trained, reviews: Reviews) -> None:
         """What saw an image being predicted; nothing where nobody asked."""
@@ -175,45 +185,49 @@ def predict_files(
     meaning = _meaning(predictor.task.labels, options).to_json()
     names = [job.name for job in jobs]
     write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, ())})
-    trained: dict[str, Trained] = {}
+    trained = 0
     written: list[Path] = []
     failed: list[SkipwayError] = []
     reviewing = _Reviewing(predictor, output / REVIEW, options.stream.asked)
     worst: Certificate | None = None
-    for done, job in enumerate(jobs, start=1):
-        known = predictor.known.trained(job.source)
-        try:
-            made = _predict_file(predictor, job, options, streaming, partial(reviewing.see, job.name, known))
-        except (*OF_A_FILE, NumericalError) as error:
-            failed.append(_naming(error, job.source.path))
-        except (MemoryError, torch.OutOfMemoryError):
-            fix = "a smaller tile, such as --tile 256"
-            failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
-        else:
-            worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
-            if made.mask is None:
+    with reviewing:
+        for done, job in enumerate(jobs, start=1):
+            known = predictor.known.trained(job.source)
+            if known.has(None):  # now: a command that is killed does not come to its end
+                write_json(output / LABELS, {**meaning, **noted(output / LABELS, (), known.names(job.name))})
+            try:
+                made = _predict_file(
+                    predictor, job, options, streaming, partial(reviewing.see, job.name, known)
+                )
+            except (*OF_A_FILE, NumericalError) as error:
+                failed.append(_naming(error, job.source.path))
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                fix = "a smaller tile, such as --tile 256"
+                failed.append(EnvironmentFault(Problem("not enough memory", str(job.source), fix=fix)))
+            else:
+                worst = max((c for c in (worst, made.certificate) if c is not None), key=rank, default=None)
+                if made.mask is None:
+                    continue
+                written.append(made.mask)
+                trained += known.has(None)
+                event(
+                    {
+                        "event": "file",
+                        "name": job.source.path.name,
+                        "written": str(made.mask),
+                        "done": done,
+                        "of": len(jobs),
+                    }
+                )
                 continue
-            written.append(made.mask)
-            trained[job.name] = known
-            event(
-                {
-                    "event": "file",
-                    "name": job.source.path.name,
-                    "written": str(made.mask),
-                    "done": done,
-                    "of": len(jobs),
-                }
-            )
-            continue
-        event({"event": "warning", "text": str(failed[-1])})
-    not_new = [name for job, known in trained.items() for name in known.names(job)]
-    write_json(output / LABELS, {**meaning, **noted(output / LABELS, names, not_new)})
+            event({"event": "warning", "text": str(failed[-1])})
     reviewing.close(event)
     if not failed and options.stream.part is None:
         streaming.close([job.masks[0] for job in every])
-    count = sum(known.has(None) for known in trained.values())
-    summary = Summary(tuple(written), tuple(failed), worst, count, options.stream.part)
-    counts = {"written": len(written), "failed": len(failed), "trained": count}
+    summary = Summary(tuple(written), tuple(failed), worst, trained, options.stream.part)
+    counts = {"written": len(written), "failed": len(failed), "trained": trained}
     event({"event": "finished", **counts, "certificate": str(worst or "")})
     return summary
 
@@ -354,6 +368,7 @@ def _predict_file(
         colours = None if palette is None else np.asarray(palette)
         written = write_labels(job.masks[0], labels, palette=colours, geometry=image.geometry)
     reviewed(reviews)
+    streaming.note(job.targets, job.source)
     return Made(written, max(certificates, key=rank))
 
 

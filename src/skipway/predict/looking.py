@@ -91,7 +91,7 @@ def blank(arrays: dict[str, NDArray[Any]], where: Any, *, overlapping: bool) -> 
             share[where] = 0 if k or overlapping or len(shares) == 1 else full
 
 
-def mask_of(masks: Path, image: ImageFile) -> Path:
+def mask_of(masks: Path, image: Path) -> Path:
     """The mask that says where to look in an image: the file itself, or the one of its stem in a folder.
 
     Raises:
@@ -99,10 +99,10 @@ def mask_of(masks: Path, image: ImageFile) -> Path:
     """
     if masks.is_file():
         return masks
-    stem = stem_of(image.path)
+    stem = stem_of(image)
     found = [p for p in sorted(masks.glob("*")) if is_image(p, folder=p.is_dir()) and stem_of(p) == stem]
     if len(found) != 1:
-        text = f"{len(found)} masks for {image.path.name}"
+        text = f"{len(found)} masks for {image.name}"
         raise UsageError(Problem(text, f"--only {shown(masks)}", f"one, called {stem}", "a mask an image"))
     return found[0]
 

@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from skipway.data.sources import Source
 from skipway.disk import sweep, write_json
 
 FOLDER = ".resume"
@@ -21,41 +21,34 @@ class Resume:
 
     Args:
         output: Folder of the masks.
-        about: What a finished file depends on beside its image; those of another are not counted.
+        about: What a finished file depends on beside what it was made of; those of another are not counted. Asked
+            for once, and only where there is something to compare it with or to note.
     """
 
-    def __init__(self, output: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, about: Callable[[], Mapping[str, Any]]) -> None:
         self.folder, self._output = output / FOLDER, output
-        self._about = json.loads(json.dumps(about))
-        self._file = self.folder / "finished.json"
-        self._finished: dict[str, Any] = {}
-        try:
-            known = json.loads(self._file.read_text(encoding="utf-8"))
-            if known["about"] == self._about:
-                self._finished = dict(known["files"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+        self._asked = about
 
     def journal(self, target: Path) -> Path:
         """Where the regions of a file are kept."""
-        name = os.fsencode(str(target.relative_to(self._output)))
-        return self.folder / f"{hashlib.sha256(name).hexdigest()[:16]}.regions"
+        return self._of(target, "regions")
 
-    def has(self, targets: Iterable[Path], source: Source) -> bool:
-        """Whether these files were written by the same command before, of the image as it is now."""
-        of = stamps(source.files)
-        return all(self._finished.get(self._key(target)) == [of, *_stamp(target)] for target in targets)
+    def has(self, targets: Sequence[Path], made_of: Iterable[Path]) -> bool:
+        """Whether the same command wrote these files before, of what it would make them of now."""
+        try:
+            known = json.loads(self._record(targets).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(known == self._facts(targets, made_of))
 
-    def note(self, targets: Iterable[Path], source: Source) -> None:
+    def note(self, targets: Sequence[Path], made_of: Iterable[Path]) -> None:
         """These files are finished.
 
         Raises:
             EnvironmentFault: the disk refused.
         """
-        of = stamps(source.files)
-        self._finished |= {self._key(target): [of, *_stamp(target)] for target in targets}
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._file, {"about": self._about, "files": self._finished})
+        write_json(self._record(targets), self._facts(targets, made_of))
 
     def clear(self, targets: Iterable[Path]) -> None:
         """All of these are finished: leave nothing behind but what belongs to other commands."""
@@ -64,12 +57,24 @@ class Resume:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for folder in (self.folder, self._output):
             sweep(folder)
-        self._file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty
             self.folder.rmdir()
 
-    def _key(self, target: Path) -> str:
-        return target.relative_to(self._output).as_posix()
+    @cached_property
+    def _about(self) -> Any:
+        return json.loads(json.dumps(self._asked()))
+
+    def _facts(self, targets: Iterable[Path], made_of: Iterable[Path]) -> dict[str, Any]:
+        written = {target.relative_to(self._output).as_posix(): _stamp(target) for target in targets}
+        return {"about": self._about, "of": stamps(made_of), "written": written}
+
+    def _record(self, targets: Sequence[Path]) -> Path:
+        """A file of its own for what is made of one image: other commands may write into this folder, too."""
+        return self._of(targets[0], "finished.json")
+
+    def _of(self, target: Path, ending: str) -> Path:
+        name = os.fsencode(str(target.relative_to(self._output)))
+        return self.folder / f"{hashlib.sha256(name).hexdigest()[:16]}.{ending}"
 
 
 def stamps(files: Iterable[Path]) -> list[Any]:

@@ -1,6 +1,6 @@
 """Files that are predicted region by region: which, in what memory, and what is kept of them until they are done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,7 +95,7 @@ class Streaming:
     def resume(self) -> Resume:
         """What a killed command left."""
         written = {"objects": self.options.objects, "format": self.options.stream.format}
-        return Resume(self.output, {**self.about, **written})
+        return Resume(self.output, lambda: {**self.about, **written})
 
     @cached_property
     def room(self) -> Room:
@@ -114,7 +114,15 @@ class Streaming:
 
     def has(self, targets: Sequence[Path], source: Source) -> bool:
         """Whether the same command, killed, had finished these files."""
-        return self.options.stream.asked and self.resume.has(targets, source)
+        return self.resume.has(targets, self._made_of(source))
+
+    def note(self, targets: Sequence[Path], source: Source) -> None:
+        """These files are finished; the same command, killed later, leaves them as they are.
+
+        Raises:
+            EnvironmentFault: the disk refused.
+        """
+        self.resume.note(targets, self._made_of(source))
 
     def began(self, target: Path) -> bool:
         """Whether a killed command had begun this file, and may have written it in its last moment."""
@@ -143,7 +151,7 @@ class Streaming:
         shape = [image.pages, image.channels, *image.size]
         about = {**self.about, "image": stamps(source.files), "shape": shape, "type": str(image.dtype)}
         stream = self.options.stream
-        only = None if stream.only is None else mask_of(stream.only, image)
+        only = None if stream.only is None else mask_of(stream.only, image.path)
         about["only"] = None if only is None else stamps([only])
         about["shards"] = self._sharded(masks)
         with nullcontext() if only is None else open_only(only, image) as mask:
@@ -188,6 +196,11 @@ class Streaming:
         self._done(written if classes is None else (*written, classes), source, flow)
         return Made(written[0], certificate)
 
+    def _made_of(self, source: Source) -> Iterator[Path]:
+        yield from source.files
+        if self.options.stream.only is not None:
+            yield mask_of(self.options.stream.only, source.path)
+
     def _sharded(self, masks: Sequence[Path]) -> bool:
         """Whether a region's labels are written as soon as it is made; ids of objects are known after the last."""
         labels = self.predictor.task.labels
@@ -209,8 +222,8 @@ class Streaming:
                 self.event({"event": "warning", "text": text})
             return flow.run(self.event, regions, reviewed=options.review)
         recipe = Recipe(
-            self.predictor.name,
-            source,
+            str(Path(self.predictor.name).absolute()),
+            source.absolute(),
             flow.regions,
             options.outputs,
             options.level,
@@ -219,14 +232,15 @@ class Streaming:
             device=self.predictor.device.type,
             tta=self.predictor.tta,
             planes=self.predictor.planes,
+            identity=self.predictor.identity,
+            image=stamps(source.files),
             reviewed=options.review,
             shards="" if flow.shards is None else str(flow.shards.folder.resolve()),
         )
         return made_on_cluster(flow, recipe, cluster, self.event)
 
     def _done(self, targets: Sequence[Path], source: Source, flow: Flow) -> None:
-        if self.options.stream.asked:
-            self.resume.note(targets, source)
+        self.note(targets, source)
         for other in journals_of_parts(flow.journal.path):
             other.unlink(missing_ok=True)
         flow.journal.remove()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from skipway.errors import Interrupted, Problem
 from skipway.plan import Plan
 from skipway.predict.predictor import Predictor
 from skipway.report.validation import ending, validate_run
@@ -85,11 +86,24 @@ def train_and_report(
             prepared = replace(prepared, plan=without_last_leg(prepared.plan, seconds_then))
             run.write("plan", prepared.plan.to_json())
     predictor = Predictor.load(run.path, str(device)).using()
-    validate_run(run, prepared, predictor, facts, warnings, versions(), event)
+    validate_run(run, prepared, predictor, facts, warnings, versions(), _stopping(event, stopped))
     figures = {**run.read("evaluation"), **compared}
     run.write("evaluation", figures)
     entry = {**length(run, time.perf_counter() - ended), "score": figures["score"], "kept": kept}
     run.write("run", {**record, "lengths": [*record.get("lengths", []), entry], "finished": True})
+
+
+def _stopping(event: Event, stopped: Callable[[], bool]) -> Event:
+    """As `event`; a stop that is asked for after the last step is kept as well, for the state stands until the end."""
+
+    def told(what: Mapping[str, Any]) -> None:
+        event(what)
+        if stopped():
+            raise Interrupted(
+                Problem("stopped before the report was written", fix="type the same command to go on")
+            )
+
+    return told
 
 
 def noting(run: Run, event: Event) -> Event:
