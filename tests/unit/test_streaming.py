@@ -380,6 +380,22 @@ def test_only_where_a_mask_says_to_look(tmp_path, small_regions):
     wanted = tifffile.imread(tmp_path / "plain/i0_probabilities.tif")
     one = np.array([1, 0, 0], np.float32)[None, :, None, None]
     assert np.allclose(shares, np.where(mask[:, None], wanted, one), atol=1e-6)
+    rows = []
+    for name, tile in (
+        ("out", 16),
+        ("large", 64),
+    ):  # who looks nowhere else judges nothing else, in any regions
+        if name == "large":
+            predicted(run, source, tmp_path / name, stream=stream, tile=tile)
+        table = (tmp_path / name / "review.csv").read_text()
+        rows.append({row["page"]: row for row in csv.DictReader(table.splitlines())})
+    assert rows[0]["1"]["reason"].startswith("nothing found")
+    for key in ("expected_score", "entropy"):
+        assert float(rows[0]["0"][key]) == pytest.approx(float(rows[1]["0"][key]), rel=1e-5)
+    where = np.nonzero(mask[0])
+    inside = wanted[0][:, where[0], where[1]]
+    entropy = -(inside * np.log(inside)).sum(0).mean() / np.log(3)
+    assert float(rows[0]["0"]["entropy"]) == pytest.approx(entropy, rel=1e-3)
     with pytest.raises(UsageError, match="0 masks for i0.tif"):
         predicted(run, source, tmp_path / "b", stream=StreamOptions(only=tmp_path / "plain/.."))
     with pytest.raises(UsageError, match="has no logits"):

@@ -133,10 +133,10 @@ class Making:
                 now, room = number, self._room(self.regions.window(number), len(logits))
             self._fill(room, self.regions.window(number), window, logits)
             if review is not None:
-                for one in apart:
-                    review.apart(*one)
+                for place, spread in apart:
+                    review.apart(place, spread, self.looking.outside(place, self.page))
                 apart.clear()
-                review.see(window, logits)
+                review.see(window, logits, self.looking.outside(window, self.page))
             if see is not None:
                 see(window, logits)
         if room:

@@ -118,12 +118,18 @@ class Review:
             (window, np.zeros([w.stop - w.start for w in window], dtype)) for window in windows(size)
         ]
 
-    def see(self, region: tuple[slice, ...], logits: Tensor) -> None:
-        """Logits (K, *region) of a region that no other call covers."""
+    def see(
+        self, region: tuple[slice, ...], logits: Tensor, outside: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Logits (K, *region) of a region that no other call covers; `outside` (*region) nobody looks."""
         overlapping, logits = self._labels.overlapping, _counted(logits)
         classes = decided(logits, overlapping=overlapping)
         grid = self._grid(region)
         seen, chosen = logits[:, *grid].float(), classes[grid]
+        if outside is not None:
+            classes[torch.from_numpy(outside).to(classes.device)] = 0
+            inside = torch.from_numpy(~outside[grid]).to(classes.device)
+            seen, chosen = seen[:, inside], chosen[inside]
         parts = log_parts(seen[None] / self._temperature, overlapping=overlapping)
         self._doubt += float(doubt(parts).sum(dtype=torch.float64))
         logs = parts[0][0]
@@ -183,8 +189,12 @@ class Review:
                 )
                 part[here] = classes[there].cpu().numpy()
 
-    def apart(self, region: tuple[slice, ...], spread: Tensor) -> None:
-        """How far opinions lie apart, (*region), see `opinions.agreed`."""
+    def apart(
+        self, region: tuple[slice, ...], spread: Tensor, outside: NDArray[np.bool_] | None = None
+    ) -> None:
+        """How far opinions lie apart, (*region), see `opinions.agreed`; `outside` nobody looks."""
+        if outside is not None:
+            spread = spread[torch.from_numpy(~outside).to(spread.device)]
         self._compared += spread.numel()
         self._apart += float(_counted(spread).sum(dtype=torch.float64))
 
