@@ -6,7 +6,7 @@ Eager float32, one thread, width 32, depth 5, one image. The networks "by hand" 
 write them, those of the parity tests among them: the ratio to them is the price of describing a network as a graph.
 MONAI's classes get the widths, the norm and the activation of ours. "forward" is a plain call, ours also by
 `model.frugal`; "prediction" is what `predict` runs, which is frugal, with all peers in channels-last as it is, and
-ours also packed and in packed strips. Rows of what is not asked for stay in the results.
+ours also packed. Rows of what is not asked for stay in the results.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from skipway.models import unet, unet_3_plus, unet_plus_plus
 from skipway.nn.graph import SkipGraph
 from skipway.nn.operations import count_parameters
 from skipway.nn.packing import packed
-from skipway.predict import predict_array
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
 import twins
@@ -35,9 +34,9 @@ import twins
 WIDTHS = (32, 64, 128, 256, 512)
 CHANNELS = {"U-Net": 1, "UNet++": 1, "UNet 3+": 3}
 OURS, FRUGAL, BY_HAND = "skipway", "skipway, frugal", "by hand"
-PACKED, STRIPS = "skipway, packed", "skipway, packed strips"
+PACKED = "skipway, packed"
 KINDS = ("forward", "prediction", "training step")
-WAYS = {"forward": (FRUGAL,), "prediction": (PACKED, STRIPS)}
+WAYS = {"forward": (FRUGAL,), "prediction": (PACKED,)}
 """Other ways of running ours."""
 KEYS = ("network", "measured", "side", "peer")
 FIGURES = common.RESULTS / "networks.json"
@@ -142,11 +141,8 @@ def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object
     model = makers(family)[network_of(name)]()
     if kind == "training step":
         return training_step(model, image)
-    if name in (PACKED, STRIPS):
+    if name == PACKED:
         model = packed(model.eval())
-    if name == STRIPS:
-        pixels = image[0].numpy()
-        return lambda: predict_array(model, pixels, engine="strips").labels
     if kind == "prediction" and name != PACKED:
         image = image.contiguous(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
@@ -155,7 +151,7 @@ def prepare(family: str, kind: str, side: int, name: str) -> Callable[[], object
 
 
 def network_of(name: str) -> str:
-    return OURS if name in (FRUGAL, PACKED, STRIPS) else name
+    return OURS if name in (FRUGAL, PACKED) else name
 
 
 def main() -> None:

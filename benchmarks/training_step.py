@@ -238,7 +238,8 @@ def page(found: dict[str, Any]) -> str:
         size = f"{net.batch} × {net.side}{'²³'[net.ndim - 2]}"
         text += f"| {name}, {size} | {rows[USUAL]['cpu']:.2f} | {' | '.join(cells)} |\n"
     reached = [row["net"] for row in found["rows"] if row["way"] == OURS + KEPT and row["of_usual"] <= GOAL]
-    text += f"\nGoal of skipway with kept heap: {GOAL:.2f} of the usual step. Reached: {', '.join(reached) or 'nowhere'}.\n"
+    where = ", ".join(reached) or "nowhere"
+    text += f"\nGoal of skipway with kept heap: {GOAL:.2f} of the usual step. Reached: {where}.\n"
     if found.get("scores"):
         text += "\n| mean Dice of 8 images, unet 8 | fp32 | bf16 |\n|---|---|---|\n"
         for row in found["scores"]:
