@@ -172,6 +172,11 @@ class Interrupted(SkipwayError):
         return [f"skipway: {problem}" for problem in self.problems]
 
 
+def interrupted() -> Interrupted:
+    """What a `StopAsked` is to whoever reads the messages."""
+    return Interrupted(Problem("interrupted; the same command goes on"))
+
+
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 """Words by which torch and its libraries say so, in errors of many types."""
 

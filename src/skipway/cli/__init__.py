@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the `skipway` command."""
-    from skipway.errors import Interrupted, Problem, SkipwayError, StopAsked, fault_of
+    from skipway.errors import SkipwayError, StopAsked, fault_of, interrupted
 
     for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is shown, and is an escape in JSON
         if isinstance(stream, TextIOWrapper):
@@ -29,7 +29,7 @@ def main() -> None:
     except SkipwayError as error:
         _leave(error)
     except StopAsked:
-        _leave(Interrupted(Problem("interrupted; the same command goes on")))
+        _leave(interrupted())
     except BrokenPipeError:  # the reader of our output left; nothing is wrong with the work
         _hush()
         sys.exit(0)

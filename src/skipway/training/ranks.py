@@ -32,8 +32,10 @@ from skipway.errors import (
     Problem,
     SecurityError,
     SkipwayError,
+    StopAsked,
     UsageError,
     fault_of,
+    interrupted,
 )
 from skipway.training.launch import Launch, launched
 
@@ -244,7 +246,8 @@ def joined(shard: bool = False) -> Iterator[Ranks]:
     ranks = Ranks(launch.rank, launch.world, launch.local, shard)
     try:
         yield ranks
-    except Exception as error:
+    except (Exception, StopAsked) as caught:
+        error = interrupted() if isinstance(caught, StopAsked) else caught
         _leave_deaf()
         found = _told(error, store, ranks)
         _part()
@@ -252,6 +255,8 @@ def joined(shard: bool = False) -> Iterator[Ranks]:
             _say_or_go(found, store, ranks)
             raise found from error
         _say_or_go(found, store, ranks)
+        if error is not caught:
+            raise error from None
         raise
     else:
         dist.destroy_process_group()
