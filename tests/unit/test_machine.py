@@ -4,19 +4,12 @@ import os
 
 import pytest
 import torch
+from toys import written
 
 from skipway import devices
 from skipway.machine import control_groups, cores
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def write(root, files):
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def new(quota, outer="max 100000"):
@@ -51,18 +44,18 @@ def old(quota):
     ],
 )
 def test_the_least_of_what_there_is_and_what_is_granted(tmp_path, files, granted):
-    assert cores(write(tmp_path, files)) == granted
+    assert cores(written(tmp_path, files)) == granted
 
 
 def test_a_part_of_a_processor_counts_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert cores(write(tmp_path / "2", new("250000 100000"))) == 3
-    assert cores(write(tmp_path / "1", old(100000))) == 2
+    assert cores(written(tmp_path / "2", new("250000 100000"))) == 3
+    assert cores(written(tmp_path / "1", old(100000))) == 2
     assert cores(tmp_path / "none") == 64
 
 
 def test_groups_from_the_own_one_to_the_outermost(tmp_path):
-    root = write(tmp_path, {"proc/self/cgroup": "3:cpu:/b/c\n1:memory:/d\n"})
+    root = written(tmp_path, {"proc/self/cgroup": "3:cpu:/b/c\n1:memory:/d\n"})
     found = [(version, str(group.relative_to(root))) for version, group in control_groups("cpu", root)]
     assert found == [(1, f"sys/fs/cgroup/cpu{place}") for place in ("/b/c", "/b", "")]
 

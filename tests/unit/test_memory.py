@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from toys import written
 
 from skipway import memory
 from skipway.errors import UsageError
@@ -61,14 +62,6 @@ def test_the_allocator_says_what_we_look_for():
     assert ran_out(caught.value)
 
 
-def write(root, files):
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
 def test_the_room_of_control_groups_of_either_version(tmp_path):
     new = {
         "proc/self/cgroup": "0::/work/job\n",
@@ -78,7 +71,7 @@ def test_the_room_of_control_groups_of_either_version(tmp_path):
         "sys/fs/cgroup/work/memory.current": "3000\n",
         "sys/fs/cgroup/work/memory.stat": "anon 7\ninactive_file 400\n",
     }
-    assert list(cgroup_rooms(write(tmp_path / "2", new))) == [2400]
+    assert list(cgroup_rooms(written(tmp_path / "2", new))) == [2400]
     old = {
         "proc/self/cgroup": "8:pids:/\n4:memory:/a\n1:cpu:/a\n",
         "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "900\n",
@@ -86,7 +79,7 @@ def test_the_room_of_control_groups_of_either_version(tmp_path):
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
         "sys/fs/cgroup/memory/memory.usage_in_bytes": "1\n",
     }
-    assert list(cgroup_rooms(write(tmp_path / "1", old))) == [0]
+    assert list(cgroup_rooms(written(tmp_path / "1", old))) == [0]
     assert list(cgroup_rooms(tmp_path / "none")) == []
 
 

@@ -78,3 +78,12 @@ def skipway(*words):
 def one_thread():
     """Arithmetic on one thread: the promise of equal bytes holds for an equal number of threads."""
     torch.set_num_threads(1)
+
+
+def written(root, files):
+    """A folder with text files by name."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
